@@ -1,0 +1,6 @@
+"""The command line from a clone, without an install: `python cli.py --help`. Not packaged."""
+
+from omni_avsr.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The published methods as rows of one table: a method is what it trains on, at which rates, through which adapters."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omni_avsr.tasks import Task
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row: every other combination of its columns works too."""
+
+    tasks: Literal["one", "all"]
+    rates_in_a_step: Literal["fixed", "all", "sampled"]
+    adapters: tuple[str, ...]  # of shared, task, scale; the active ones are summed
+    projectors: Literal["one", "per_rate"]
+
+    def settings(self) -> dict[str, Any]:
+        """The model settings that it stands for, each open to be overridden."""
+        rates = {"audio_rates": [4], "video_rates": [2]} if self.rates_in_a_step == "fixed" else {}
+        tasks = list(Task) if self.tasks == "all" else [Task.AVSR]
+        return {"tasks": tasks, "adapters": list(self.adapters), "projectors": self.projectors, **rates}
+
+
+METHODS = {
+    # Llama-AVSR: one model per task and rate
+    "llama-avsr": Method("one", "fixed", ("shared",), "one"),
+    # Llama-MTSK (arXiv 2503.06362): one model per task, every rate in every step
+    "llama-mtsk-ms": Method("one", "all", ("shared",), "per_rate"),
+    "llama-mtsk-ss": Method("one", "all", ("scale",), "per_rate"),
+    "llama-mtsk-mss": Method("one", "all", ("shared", "scale"), "per_rate"),
+    # Llama-MT: one model per rate, all tasks
+    "llama-mt": Method("all", "fixed", ("shared",), "one"),
+    # Omni-AVSR (arXiv 2511.07253): one model, one rate sampled per modality and step
+    "omni-avsr-s": Method("all", "sampled", ("shared",), "per_rate"),
+    "omni-avsr-t": Method("all", "sampled", ("task",), "per_rate"),
+    "omni-avsr-st": Method("all", "sampled", ("shared", "task"), "per_rate"),
+}
+
+
+def method(name: str) -> Method:
+    """The row of that name."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; available: {', '.join(METHODS)}")
+    return METHODS[name]

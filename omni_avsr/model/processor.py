@@ -1,0 +1,171 @@
+"""Clips to batches: waveforms and mouth videos padded, and the token sequence with one placeholder per media token."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+
+from omni_avsr.model import towers
+from omni_avsr.model.config import PLACEHOLDERS, OmniAVSRConfig
+from omni_avsr.tasks import CROP_SIZE, PIXEL_MEAN, PIXEL_STD, SAMPLE_RATE, audio_frames, token_count
+
+Array = Tensor | np.ndarray
+
+
+class OmniAVSRProcessor(ProcessorMixin):
+    """Makes what OmniAVSR takes. All its settings are the model's, so a folder holds them once, in config.json.
+
+    Sequence: [bos] <audio>A..A</audio> <video>V..V</video> [task token] prompt transcript eos.
+    """
+
+    def __init__(self, tokenizer, config: OmniAVSRConfig):
+        self.config = config
+        names = sorted(config.special_tokens, key=config.special_tokens.__getitem__)
+        found = towers.special_token_ids(names, tokenizer, config.llm_config.vocab_size)
+        if found != config.special_tokens:
+            raise ValueError(f"this tokenizer numbers the special tokens {found}, the model {config.special_tokens}")
+        super().__init__(tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub: Any) -> "OmniAVSRProcessor":
+        """The processor of a model's folder or hub id; its tokenizer is the LLM's if the folder has none."""
+        hub = {key: hub[key] for key in hub.keys() & {"revision", "token", "cache_dir"}}
+        config = OmniAVSRConfig.from_pretrained(name, **hub)
+        lacks = Path(name).is_dir() and not (Path(name) / "tokenizer_config.json").is_file()
+        if not lacks:
+            return cls(AutoTokenizer.from_pretrained(name, **hub), config)
+        source, revision = towers.find("llm", config.towers["llm"], Path(name), None)
+        return cls(AutoTokenizer.from_pretrained(source, revision=revision), config)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Writes the tokenizer; the settings are in the model's config.json."""
+        self.tokenizer.save_pretrained(save_directory, **options)
+
+    def __call__(
+        self,
+        audio: Sequence[Array] | None = None,
+        video: Sequence[Array] | None = None,
+        text: Sequence[str] | None = None,
+        *,
+        task: str,
+        audio_rate: int | None = None,
+        video_rate: int | None = None,
+        sampling_rate: int = SAMPLE_RATE,
+    ) -> BatchFeature:
+        """A batch for `model(**batch)` if text is given, padded right, and for `model.generate(**batch)` if not.
+
+        Audio: one waveform (S,) a clip. Video: one mouth clip (T, 96, 96) of grey uint8 pixels, cropped to the middle
+        88 x 88, or (T, 88, 88) of floats, taken as normalised.
+        """
+        rates = self.config.choose(task, audio_rate, video_rate)
+        media = self.media(audio, video, sampling_rate, training=text is not None)
+        tokens = self.tokens(media, task, rates, text)
+        return BatchFeature({**media, **tokens, "task": str(task), **{f"{m}_rate": rate for m, rate in rates.items()}})
+
+    def media(
+        self,
+        audio: Sequence[Array] | None,
+        video: Sequence[Array] | None,
+        sampling_rate: int = SAMPLE_RATE,
+        training: bool = True,
+    ) -> dict[str, Tensor]:
+        """Waveforms and videos padded with zeros, and their lengths in samples and frames."""
+        if audio is not None and sampling_rate != SAMPLE_RATE:
+            raise ValueError(f"audio at {sampling_rate} Hz, {SAMPLE_RATE} Hz expected: resample it first")
+        media = {}
+        if audio is not None:
+            media["audio"], media["audio_lengths"] = _pad([_waveform(a) for a in audio])
+        if video is not None:
+            media["video"], media["video_lengths"] = _pad([_frames(v) for v in video])
+        if training and not self.config.mask_padding:
+            for modality in list(media)[::2]:
+                media[f"{modality}_lengths"].fill_(media[modality].shape[1])
+        return media
+
+    def tokens(self, media: dict, task: str, rates: dict[str, int], text: Sequence[str] | None) -> dict[str, Tensor]:
+        """input_ids, attention_mask and, with text, labels for one task at its rates."""
+        prefixes = self._prefixes(media, task, rates)
+        pad = self.config.pad_token_id
+        if text is None:
+            masks = [torch.ones(len(p), dtype=torch.long) for p in prefixes]
+            return {"input_ids": _pad_left(prefixes, pad), "attention_mask": _pad_left(masks, 0)}
+        if len(text) != len(prefixes):
+            raise ValueError(f"{len(text)} texts for {len(prefixes)} clips")
+        answers = [self._ids(t, [self.config.eos_token_id]) for t in text]
+        pairs = list(zip(prefixes, answers, strict=True))
+        rows = [torch.cat(pair) for pair in pairs]
+        labels = [torch.cat([torch.full_like(prefix, -100), answer]) for prefix, answer in pairs]
+        return {
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
+
+    def _prefixes(self, media: dict, task: str, rates: dict[str, int]) -> list[Tensor]:
+        missing = [modality for modality in rates if modality not in media]
+        if missing:
+            raise ValueError(f"task {task!r} needs {' and '.join(missing)}, given: {', '.join(media) or 'nothing'}")
+        bos = [] if self.config.bos_token_id is None else [self.config.bos_token_id]
+        prompt = self._prompt(str(task))
+        clips = range(len(media[f"{next(iter(rates))}_lengths"]))
+        blocks = {m: self._blocks(m, media[f"{m}_lengths"].tolist(), rate) for m, rate in rates.items()}
+        return [torch.cat([torch.tensor(bos), *(blocks[m][i] for m in rates), prompt]).long() for i in clips]
+
+    def _blocks(self, modality: str, lengths: list[int], rate: int) -> list[Tensor]:
+        ids = self.config.special_tokens
+        exact = self.config.exact_audio_length
+        frames = [audio_frames(n, exact) for n in lengths] if modality == "audio" else lengths
+        counts = [token_count(n, rate, self.config.keep_tail) for n in frames]
+        begin, place, end = ids[f"<{modality}>"], ids[PLACEHOLDERS[modality]], ids[f"</{modality}>"]
+        return [torch.tensor([begin, *[place] * count, end]) for count in counts]
+
+    def _prompt(self, task: str) -> Tensor:
+        token = self.config.task_tokens.get(task)
+        marker = [self.config.special_tokens[token]] if token else []
+        return torch.cat([torch.tensor(marker), self._ids(self.config.prompts[task])])
+
+    def _ids(self, text: str, end: Sequence[int] = ()) -> Tensor:
+        return torch.tensor([*self.tokenizer(text, add_special_tokens=False)["input_ids"], *end])
+
+    def batch_decode(self, ids: Tensor) -> list[str]:
+        """The transcripts of what `generate` returns."""
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _waveform(audio: Array) -> Tensor:
+    wave = torch.as_tensor(audio).float().squeeze(-1)
+    if wave.dim() != 1 or not len(wave):
+        raise ValueError(f"audio of shape {tuple(wave.shape)}, one non-empty channel (samples,) expected")
+    return F.layer_norm(wave, wave.shape, eps=1e-8)  # over the utterance, as the published models were trained
+
+
+def _frames(video: Array) -> Tensor:
+    frames = torch.as_tensor(video)
+    if frames.dim() != 3 or not len(frames):
+        raise ValueError(f"video of shape {tuple(frames.shape)}, grey frames (frames, height, width) expected")
+    if frames.dtype == torch.uint8:
+        top, left = ((side - CROP_SIZE) // 2 for side in frames.shape[1:])
+        frames = frames[:, max(top, 0) :][:, :CROP_SIZE, max(left, 0) :][..., :CROP_SIZE]
+        frames = (frames / 255 - PIXEL_MEAN) / PIXEL_STD
+    if frames.shape[1:] != (CROP_SIZE, CROP_SIZE):
+        raise ValueError(
+            f"video frames are {tuple(frames.shape[1:])} pixels after the crop, {CROP_SIZE} x {CROP_SIZE} expected"
+        )
+    return frames.float()
+
+
+def _pad(clips: list[Tensor]) -> tuple[Tensor, Tensor]:
+    return pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips])
+
+
+def _pad_left(rows: list[Tensor], value: int) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")
+
+
+AutoProcessor.register(OmniAVSRConfig, OmniAVSRProcessor)

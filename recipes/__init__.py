@@ -1,0 +1,1 @@
+"""One short script per published result, to be run, copied and edited."""
