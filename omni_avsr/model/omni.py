@@ -120,7 +120,7 @@ class OmniAVSR(PreTrainedModel):
         settings = {**methods.method(method).settings(), "method": method, **settings}
         config = OmniAVSRConfig(
             towers={kind: towers.record(source) for kind, source in sources.items()},
-            **{f"{kind}_config": module.config for kind, module in modules.items()},
+            **{f"{kind}_config": module.config.to_dict() for kind, module in modules.items()},
             **_tokens(tokenizer, modules["llm"].config, settings.get("task_tokens", TASK_TOKENS)),
             **settings,
         )
@@ -258,7 +258,7 @@ class OmniAVSR(PreTrainedModel):
         modules = {"llm": adapters.merge(self.llm, names)}
         modules |= {m: adapters.merge(getattr(self, f"{m}_encoder"), ["video"]) for m in rates}
         config = OmniAVSRConfig.from_dict(self.config.to_dict())
-        _set(config, tasks=[str(task)], adapters=[], video_lora_rank=0, towers=None)
+        _set(config, tasks=[str(task)], adapters=[], video_lora_rank=0, towers={})
         for modality in ("audio", "video"):
             if modality not in rates:
                 setattr(config, f"{modality}_config", None)
@@ -308,6 +308,8 @@ def _tokens(tokenizer, llm_config, task_tokens: dict[str, str]) -> dict[str, Any
     names = towers.special_token_names(task_tokens)
     known = llm_config if tokenizer is None else tokenizer
     pad = known.pad_token_id
+    if known.eos_token_id is None:
+        raise ValueError(f"this {llm_config.model_type} has no eos token, so no transcript would end")
     return {
         "special_tokens": towers.special_token_ids(names, tokenizer, llm_config.vocab_size),
         "bos_token_id": known.bos_token_id,

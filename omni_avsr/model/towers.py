@@ -1,5 +1,6 @@
 """The frozen towers: built from a hub id, a local folder or a config, and recognised again by revision or checksum."""
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +29,8 @@ def build(kind: str, source: Source, dtype: torch.dtype, revision: str | None = 
     if isinstance(source, PreTrainedModel):
         tower = source
     elif isinstance(source, PreTrainedConfig):
-        tower = _from_config(kind, source).to(dtype)
+        # A copy: a composite config unsets the attention implementation of the configs that it is given.
+        tower = _from_config(kind, copy.deepcopy(source)).to(dtype)
     else:
         tower = _from_name(kind, str(source), dtype=dtype, revision=revision)
     _check_family(kind, tower.config)

@@ -1,0 +1,98 @@
+"""Tiny towers of the real classes, a tokenizer, and clips, all seeded."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, WhisperConfig
+
+from omni_avsr import AVHubertConfig, AVHubertEncoder, OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model.towers import build
+from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
+
+TEXTS = ["set white by g two now", "bin blue at f nine please", "the quick brown fox went home", "we talk in public"]
+LLM = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+SMALL = {"projector_width": 16, "lora_rank": 4, "lora_alpha": 8.0, "video_lora_rank": 4, "video_lora_alpha": 8.0}
+
+
+def whisper_config() -> WhisperConfig:
+    sizes = {"d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48}
+    return WhisperConfig(**sizes, decoder_layers=1, decoder_attention_heads=2, vocab_size=64, num_mel_bins=20)
+
+
+def avhubert_config(**changes) -> AVHubertConfig:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    position = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    return AVHubertConfig(**{**sizes, **position, "resnet_widths": [4, 4, 8, 8], **changes})
+
+
+def llm_config(family: str = "llama"):
+    if family == "qwen2":
+        return Qwen2Config(**LLM, num_key_value_heads=2, vocab_size=320, bos_token_id=None, eos_token_id=1)
+    return LlamaConfig(**LLM, num_key_value_heads=2, vocab_size=320, bos_token_id=0, eos_token_id=1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory):
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tokenizer(tokenizer_file):
+    return PreTrainedTokenizerFast.from_pretrained(tokenizer_file)
+
+
+@pytest.fixture(scope="session")
+def tower_folders(tmp_path_factory, tokenizer_file):
+    """Three towers on disk, as a user's downloads are."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("towers")
+    build("audio", whisper_config(), torch.float32).save_pretrained(folder / "audio")
+    AVHubertEncoder(avhubert_config()).save_pretrained(folder / "video")
+    llm = build("llm", llm_config(), torch.float32)
+    spread(llm)
+    llm.save_pretrained(folder / "llm")
+    PreTrainedTokenizerFast.from_pretrained(tokenizer_file).save_pretrained(folder / "llm")
+    return {kind: str(folder / kind) for kind in ("audio", "video", "llm")}
+
+
+@pytest.fixture
+def make(tower_folders):
+    """Builds a model on those towers, its adapters made non-zero, and its processor."""
+
+    def build_model(**settings):
+        torch.manual_seed(1)
+        model = OmniAVSR.from_towers(**{**tower_folders, **SMALL, **settings})
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        return model, OmniAVSRProcessor(PreTrainedTokenizerFast.from_pretrained(tower_folders["llm"]), model.config)
+
+    return build_model
+
+
+def spread(model: torch.nn.Module) -> None:
+    """Larger random weights, so that outputs depend on inputs visibly."""
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3 if "embed" in name else 0.15)
+
+
+def clips(*frames: int, seed: int = 0) -> dict[str, list[torch.Tensor]]:
+    """Random sounds and mouths of these lengths in video frames."""
+    generator = torch.Generator().manual_seed(seed)
+    audio = [torch.randn(n * SAMPLES_PER_VIDEO_FRAME, generator=generator) for n in frames]
+    video = [torch.randint(256, (n, 96, 96), generator=generator, dtype=torch.uint8) for n in frames]
+    return {"audio": audio, "video": video}
