@@ -115,7 +115,7 @@ def _report(renamed: list[tuple[str, str | None]], out: Path) -> None:
 def main() -> None:
     """Runs the app: a mistake in the input is one sentence and exit code 2."""
     try:
-        app()
+        app(prog_name="omni-avsr")
     except (ValueError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/bold red] {error}", highlight=False)
         sys.exit(2)

@@ -100,9 +100,12 @@ def convert_avhubert(file: Path, out: Path, config_file: Path | None = None) -> 
 
 def avhubert_config(weights: Weights, known: dict | None = None) -> AVHubertConfig:
     """The config that the shapes show; heads and the order of the norms come from `known`, fairseq's or ours."""
+    _require(weights, "post_extract_proj.weight", "encoder.pos_conv.0.weight_v", "encoder.layers.0.fc1.weight")
     width = len(weights["post_extract_proj.weight"])
-    known = known or KNOWN_AVHUBERT.get(width)
-    if known is None:
+    known = known or KNOWN_AVHUBERT.get(width) or {}
+    heads = known.get("encoder_attention_heads", known.get("num_attention_heads"))
+    norm_first = known.get("layer_norm_first", known.get("do_stable_layer_norm"))
+    if heads is None or norm_first is None:
         sizes = " nor ".join(map(str, KNOWN_AVHUBERT))
         raise ValueError(
             f"AV-HuBERT of width {width} is neither {sizes}: its heads and norms cannot be told from the weights; "
@@ -114,11 +117,9 @@ def avhubert_config(weights: Weights, known: dict | None = None) -> AVHubertConf
     return AVHubertConfig(
         hidden_size=width,
         num_hidden_layers=_count(weights, r"^encoder\.layers\.(\d+)\."),
-        num_attention_heads=known.get("encoder_attention_heads") or known["num_attention_heads"],
+        num_attention_heads=heads,
         intermediate_size=len(weights["encoder.layers.0.fc1.weight"]),
-        do_stable_layer_norm=known["layer_norm_first"]
-        if "layer_norm_first" in known
-        else known["do_stable_layer_norm"],
+        do_stable_layer_norm=norm_first,
         num_conv_pos_embeddings=position.shape[2],
         num_conv_pos_embedding_groups=width // position.shape[1],
         resnet_widths=[len(weights[stage.format(i)]) for i in stages],
@@ -143,6 +144,7 @@ def convert_official(
     """
     _refuse_overwrite(out)
     weights, _ = read(file)
+    _require(weights, "llm.model.embed_tokens.weight", "llm.lm_head.weight", "llm.model.norm.weight")
     tokenizer = AutoTokenizer.from_pretrained(llm)
     rates = {"audio": audio_rates or [], "video": video_rates or []}
     towers = _official_towers(weights, llm, audio_encoder, video_config)
@@ -205,7 +207,9 @@ def _projectors(weights: Weights, towers: dict, rates: dict[str, list[int]]) -> 
         wanted = rates[modality]
         if not wanted or count not in (0, len(wanted)):
             raise ValueError(f"the file has {count or 1} {modality} projectors, {modality} rates {wanted} were given")
-        first = weights[f"{modality}_proj.{'0.0' if count else '0'}.weight"]  # (width, rate * D if stacked)
+        name = f"{modality}_proj.{'0.0' if count else '0'}.weight"
+        _require(weights, name)
+        first = weights[name]  # (width, rate * D if stacked)
         times = first.shape[1] / towers[f"{modality}_config"].hidden_size
         if times not in (1, wanted[0]):
             raise ValueError(
@@ -293,6 +297,12 @@ def _check_prompts(weights: Weights, processor: OmniAVSRProcessor) -> None:
         saved = weights.get(f"prompt_{name}")
         if saved is not None and not torch.equal(saved.flatten(0, -2), matrix[ids]):
             raise ValueError(f"prompt_{name} in the file is not {prompt!r} under this tokenizer: is it the right LLM?")
+
+
+def _require(weights: Weights, *names: str) -> None:
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} not found: the file holds another kind of model, or only a part of one")
 
 
 def _count(weights: Weights, pattern: str) -> int:

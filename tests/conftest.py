@@ -15,12 +15,15 @@ from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
 
 TEXTS = ["set white by g two now", "bin blue at f nine please", "the quick brown fox went home", "we talk in public"]
 LLM = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 SMALL = {"projector_width": 16, "lora_rank": 4, "lora_alpha": 8.0, "video_lora_rank": 4, "video_lora_alpha": 8.0}
 
 
 def whisper_config() -> WhisperConfig:
     sizes = {"d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48}
-    return WhisperConfig(**sizes, decoder_layers=1, decoder_attention_heads=2, vocab_size=64, num_mel_bins=20)
+    return WhisperConfig(
+        **sizes, decoder_layers=1, decoder_attention_heads=2, vocab_size=64, num_mel_bins=20, **dict.fromkeys(TOKENS, 0)
+    )
 
 
 def avhubert_config(**changes) -> AVHubertConfig:
@@ -35,6 +38,11 @@ def llm_config(family: str = "llama"):
     return LlamaConfig(**LLM, num_key_value_heads=2, vocab_size=320, bos_token_id=0, eos_token_id=1)
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory):
     raw = Tokenizer(models.BPE())
@@ -42,10 +50,12 @@ def tokenizer_file(tmp_path_factory):
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
+        TEXTS, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, special_tokens=["<s>", "</s>", "<pad>"])
     )
     folder = tmp_path_factory.mktemp("tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>").save_pretrained(
+        folder
+    )
     return folder
 
 

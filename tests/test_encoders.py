@@ -11,7 +11,6 @@ from omni_avsr.model.compress import Compressor, compress
 from omni_avsr.model.towers import build
 from omni_avsr.model.whisper import encode_audio, log_mel
 
-torch.manual_seed(0)
 FRAMES = [23, 10, 2]
 
 
@@ -51,7 +50,7 @@ def test_video_features_do_not_depend_on_what_pads_them(norm_first):
     together = encoder(video, padding)
     for clip, frames, features in zip(video, FRAMES, together, strict=True):
         torch.testing.assert_close(features[:frames], encoder(clip[None, :frames])[0], atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(encoder(video)[2, :2], together[2, :2], atol=1e-2)
+    assert not torch.allclose(encoder(video)[2, :2], together[2, :2], atol=1e-4)
 
 
 def test_average_is_average_pooling():
