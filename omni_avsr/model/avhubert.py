@@ -32,10 +32,10 @@ class Block(nn.Module):
 class FrontEnd(nn.Module):
     """Frames to vectors; only the 3-D convolution looks beyond its own frame, two to each side."""
 
-    def __init__(self, widths: list[int] | tuple[int, ...]):
+    def __init__(self, widths: list[int] | tuple[int, ...], stride: int):
         super().__init__()
         first = widths[0]
-        self.conv3d = nn.Conv3d(1, first, (5, 7, 7), (1, 2, 2), (2, 3, 3), bias=False)
+        self.conv3d = nn.Conv3d(1, first, (5, 7, 7), (1, stride, stride), (2, 3, 3), bias=False)
         self.bn3d = nn.BatchNorm3d(first)
         self.relu3d = nn.PReLU(first)
         self.pool = nn.MaxPool2d(3, 2, 1)
@@ -45,8 +45,8 @@ class FrontEnd(nn.Module):
         )
 
     def forward(self, video: Tensor) -> Tensor:
-        x = self.relu3d(self.bn3d(self.conv3d(video[:, None])))  # (B, T, H, W) -> (B, C, T, H / 2, W / 2)
-        x = self.pool(x.transpose(1, 2).flatten(0, 1))  # (B * T, C, H / 4, W / 4)
+        x = self.relu3d(self.bn3d(self.conv3d(video[:, None])))  # (B, T, H, W) -> (B, C, T, H / stride, W / stride)
+        x = self.pool(x.transpose(1, 2).flatten(0, 1))  # (B * T, C, H / stride / 2, ...)
         return self.trunk(x).mean((2, 3)).unflatten(0, video.shape[:2])  # (B, T, C)
 
 
@@ -62,7 +62,7 @@ class AVHubertEncoder(PreTrainedModel):
 
     def __init__(self, config: AVHubertConfig):
         super().__init__(config)
-        self.frontend = FrontEnd(config.resnet_widths)
+        self.frontend = FrontEnd(config.resnet_widths, config.frontend_stride)
         self.video_proj = nn.Linear(config.resnet_widths[-1], config.hidden_size)
         self.layer_norm = nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps)  # over audio and video
         self.fused_proj = nn.Linear(2 * config.hidden_size, config.hidden_size)

@@ -33,6 +33,7 @@ class AVHubertConfig(HubertConfig):
     intermediate_size: int = 4096
     do_stable_layer_norm: bool = True  # norm before each block (large) or after it (base)
     resnet_widths: list[int] | tuple[int, ...] = (64, 128, 256, 512)
+    frontend_stride: int = 2  # of the 3-D convolution, in pixels
     # The published encoder lets its 3-D convolution see two frames of whatever pads a clip; ours blanks them first.
     blank_padding: bool = True
 
