@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 
 from omni_avsr.model import AVHubertConfig, AVHubertEncoder, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.model.config import MARKERS, PLACEHOLDERS
-from omni_avsr.model.towers import special_token_ids
+from omni_avsr.model.towers import add_special_tokens
 from omni_avsr.tasks import Task
 
 Weights = dict[str, Tensor]
@@ -70,10 +71,10 @@ class _Inert:
 
 def read(file: Path) -> tuple[Weights, dict]:
     """The weights of a .safetensors or torch file, and whatever else it holds; nothing in it is executed."""
-    if file.suffix == ".safetensors":
-        return load_file(file), {}
     inert = [(_Inert, name) for name in INERT_CLASSES]
     try:
+        if file.suffix == ".safetensors":
+            return load_file(file), {}
         with torch.serialization.safe_globals(inert):  # type: ignore[arg-type]
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -81,6 +82,10 @@ def read(file: Path) -> tuple[Weights, dict]:
         raise ValueError(
             f"{file} refused: it wants to use {wanted[1] if wanted else 'code'}, not just weights"
         ) from None
+    except (SafetensorError, EOFError, LookupError, RuntimeError) as error:
+        raise ValueError(f"{file} is not a checkpoint that torch or safetensors can read: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not named weights")
     for key, prefix in (("model", ""), ("state_dict", "model.")):
         if isinstance(content.get(key), dict):
             return {name.removeprefix(prefix): w for name, w in content.pop(key).items()}, content
@@ -176,7 +181,7 @@ def _official_towers(weights: Weights, llm: str, audio_encoder: str | None, vide
 
 
 def _official_config(weights: Weights, towers: dict, rates: dict, tokenizer, lora_scales) -> OmniAVSRConfig:
-    ids = special_token_ids(["<pad>", *MARKERS, *PLACEHOLDERS.values()], tokenizer, towers["llm_config"].vocab_size)
+    ids = add_special_tokens(["<pad>", *MARKERS, *PLACEHOLDERS.values()], tokenizer, towers["llm_config"].vocab_size)
     prompted = [task for name, task in OFFICIAL_TASKS.items() if f"prompt_{name}" in weights]
     alone = {("audio_config",): Task.ASR, ("video_config",): Task.VSR}
     return OmniAVSRConfig(
@@ -199,30 +204,39 @@ def _official_config(weights: Weights, towers: dict, rates: dict, tokenizer, lor
 def _projectors(weights: Weights, towers: dict, rates: dict[str, list[int]]) -> dict[str, Any]:
     """The compressors' settings, by keys (audio_proj.{rate index}.{layer} or audio_proj.{layer}) and shapes."""
     settings: dict[str, Any] = {}
-    seen = set()
-    for modality in ("audio", "video"):
-        if f"{modality}_config" not in towers:
-            continue
+    layouts, windows = set(), []
+    for modality in [m for m in ("audio", "video") if f"{m}_config" in towers]:
         count = _count(weights, rf"^{modality}_proj\.(\d+)\.\d+\.")
         wanted = rates[modality]
         if not wanted or count not in (0, len(wanted)):
             raise ValueError(f"the file has {count or 1} {modality} projectors, {modality} rates {wanted} were given")
-        name = f"{modality}_proj.{'0.0' if count else '0'}.weight"
-        _require(weights, name)
-        first = weights[name]  # (width, rate * D if stacked)
-        times = first.shape[1] / towers[f"{modality}_config"].hidden_size
-        if times not in (1, wanted[0]):
-            raise ValueError(
-                f"the first {modality} projector takes {times} frames, {modality} rates {wanted} were given"
-            )
-        seen.add(("per_rate" if count else "one", "stack" if times > 1 else "average", len(first)))
+        names = [f"{modality}_proj.{i}.0.weight" for i in range(count)] or [f"{modality}_proj.0.weight"]
+        _require(weights, *names)
+        width = towers[f"{modality}_config"].hidden_size
+        windows += [(weights[name].shape[1] / width, rate) for name, rate in zip(names, wanted, strict=False)]
+        layouts.add(("per_rate" if count else "one", len(weights[names[0]])))
+        last = re.compile(rf"^{modality}_proj\.(\d+\.)?3\.weight$")
+        settings[f"{modality}_projector_norm"] = any(map(last.match, weights))
         settings[f"{modality}_rates"] = wanted
-        settings[f"{modality}_projector_norm"] = any(
-            re.match(rf"^{modality}_proj\.(\d+\.)?3\.weight$", n) for n in weights
-        )
-    if len(seen) > 1:
-        raise ValueError(f"the projectors of audio and video differ: {sorted(seen)}")
-    return settings | dict(zip(("projectors", "compression", "projector_width"), seen.pop(), strict=True))
+    if len(layouts) > 1:
+        raise ValueError(f"the projectors of audio and video differ: {sorted(layouts)}")
+    projectors, projector_width = layouts.pop()
+    return settings | {
+        "projectors": projectors,
+        "projector_width": projector_width,
+        "compression": _compression(windows),
+    }
+
+
+def _compression(windows: list[tuple[float, int]]) -> str:
+    """Stacking if projectors take `rate` frames side by side, average if they take one."""
+    if all(frames == 1 for frames, _ in windows):
+        return "average"
+    if all(frames == rate for frames, rate in windows):
+        return "stack"
+    raise ValueError(
+        f"the projectors take {[f'{frames:g}' for frames, _ in windows]} frames at rates {[r for _, r in windows]}"
+    )
 
 
 def _loras(weights: Weights, scales: tuple[float, float]) -> dict[str, Any]:

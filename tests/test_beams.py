@@ -42,7 +42,7 @@ def test_a_wide_search_finds_the_best_of_all_sequences(llm):
     ended = [[*s, EOS] for n in range(3) for s in itertools.product([i for i in range(8) if i != EOS], repeat=n)]
     running = [list(s) for s in itertools.product([i for i in range(8) if i != EOS], repeat=3)]
     best = max(ended + running, key=lambda ids: score(llm, embeds, ids))
-    assert beam_search(llm, embeds, mask, 4, 3, EOS, PAD)[0].tolist() == best
+    assert beam_search(llm, embeds, mask, 4, 3, EOS, PAD)[0][0].tolist() == best
 
 
 @torch.no_grad()
@@ -52,16 +52,16 @@ def test_one_beam_is_greedy(llm):
     while len(expected) < 10 and expected[-1:] != [EOS]:
         answer = llm.get_input_embeddings()(torch.tensor([expected], dtype=torch.long))
         expected.append(llm(inputs_embeds=torch.cat([embeds, answer], 1)).logits[0, -1].argmax().item())
-    assert beam_search(llm, embeds, mask, 1, 10, EOS, PAD)[0].tolist() == expected
+    assert beam_search(llm, embeds, mask, 1, 10, EOS, PAD)[0][0].tolist() == expected
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_batch_gives_what_its_clips_give_alone(llm, beams):
     embeds, mask = prefix(llm, 40, 4, 17, 9)
-    together = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    together, _ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
     lengths = set()
     for row, valid, ids in zip(embeds, mask.bool(), together, strict=True):
-        alone = beam_search(llm, row[valid][None], torch.ones(1, int(valid.sum())).long(), beams, 12, EOS, PAD)[0]
+        alone = beam_search(llm, row[valid][None], torch.ones(1, int(valid.sum())).long(), beams, 12, EOS, PAD)[0][0]
         lengths.add(len(alone))
         assert ids[: len(alone)].tolist() == alone.tolist()
         assert (ids[len(alone) :] == PAD).all()

@@ -115,3 +115,45 @@ def test_weights_that_do_not_fit_the_config_are_named(make, tmp_path):
     shutil.rmtree(tmp_path / "adapters/vsr")
     with pytest.raises(ValueError, match="lacks the adapters vsr"):
         OmniAVSR.from_pretrained(tmp_path)
+
+
+def test_a_loaded_model_is_saved_again_anywhere(make, tmp_path):
+    model, processor = make()
+    model.save_pretrained(tmp_path / "full", full=True)
+    OmniAVSR.from_pretrained(tmp_path / "full").save_pretrained(tmp_path / "again")
+    assert torch.equal(losses(OmniAVSR.from_pretrained(tmp_path / "again"), processor), losses(model, processor))
+
+
+def test_a_relative_tower_folder_is_checked_too(make, tmp_path, tower_folders, monkeypatch):
+    model, _ = make()
+    model.save_pretrained(tmp_path / "model")
+    shutil.copytree(tower_folders["llm"], tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps({**config, "num_attention_heads": 8}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="is not the one of this checkpoint"):
+        OmniAVSR.from_pretrained("model", towers={"llm": "other"})
+
+
+def test_unknown_options_are_refused(make, tmp_path, tower_folders):
+    model, processor = make()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="does not know torch_dtype"):
+        OmniAVSR.from_pretrained(tmp_path, torch_dtype="bfloat16")
+    with pytest.raises(TypeError, match="unknown arguments do_sample"):
+        model.generate(**processor(**clips(12), task="asr"), do_sample=True)
+    with pytest.raises(ValueError, match="unknown settings lora_rnk"):
+        OmniAVSR.from_towers(**tower_folders, lora_rnk=3)
+    with pytest.raises(ValueError, match="there is no folder /nonexistent"):
+        OmniAVSR.from_pretrained("/nonexistent")
+
+
+def test_a_model_in_bfloat16_runs_trains_and_decodes(make, tmp_path):
+    model, processor = make()
+    model.save_pretrained(tmp_path, full=True)
+    half = OmniAVSR.from_pretrained(tmp_path, dtype="bfloat16")
+    batch = processor(**clips(30, 12), text=TEXTS[:2], task="avsr")
+    loss = half(**batch).loss
+    assert loss.item() == pytest.approx(model(**batch).loss.item(), rel=0.02)
+    loss.backward()
+    assert half.generate(**processor(**clips(30, 12), task="avsr"), num_beams=2).shape[0] == 2

@@ -36,7 +36,7 @@ def test_the_version_is_the_packages():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["convert", "avhubert", DATA / "tokenizer/tokenizer.json", "/nonexistent/out"], "refused"),
+        (["convert", "avhubert", DATA / "tokenizer/tokenizer.json", "/nonexistent/out"], "not a checkpoint"),
         (["convert", "avhubert", "/nonexistent.pt", "out"], "does not exist"),
         (["convert", "official", DATA / "avhubert_narrow.pt", "out", "--llm", "x", "--audio-rates", "4,b"], "4,16"),
         (["convert", "official", DATA / "avhubert_narrow.pt", "out", "--llm", DATA / "tokenizer"], "llm.model"),

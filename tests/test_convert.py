@@ -69,6 +69,14 @@ def test_an_unknown_size_asks_for_its_config(tmp_path):
         convert_avhubert(save(weights, tmp_path / "x.pt"), tmp_path / "out")
 
 
+@pytest.mark.parametrize("content", [b"", b"some text", b"\x89PNG"])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_what_is_no_checkpoint_is_refused(tmp_path, content, suffix):
+    (tmp_path / f"x.{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a checkpoint|refused"):
+        read(tmp_path / f"x.{suffix}")
+
+
 def test_a_full_folder_is_not_overwritten(tmp_path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(ValueError, match="exists and is not an empty folder"):

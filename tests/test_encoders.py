@@ -36,6 +36,15 @@ def test_audio_features_do_not_depend_on_the_batch():
         torch.testing.assert_close(features[:frames], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_a_loud_end_does_not_change_a_clip_in_a_batch():
+    encoder, wave = build("audio", whisper_config(), torch.float32), 1e-4 * torch.randn(50 * 320)
+    wave[-100:] = 1.0
+    batch = torch.nn.utils.rnn.pad_sequence([wave, torch.randn(120 * 320)], batch_first=True)
+    together = encode_audio(encoder, batch, torch.tensor([50, 120]), padded=False)[0, :50]
+    alone = encode_audio(encoder, wave[None], torch.tensor([50]), padded=False)[0]
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
 def test_audio_longer_than_the_encoder_is_refused():
     encoder = build("audio", whisper_config(), torch.float32)
     with pytest.raises(ValueError, match=r"audio of 31.0 s is longer than this encoder's 30 s"):

@@ -189,6 +189,11 @@ def test_a_tower_of_another_family_is_refused(tower_folders):
             OmniAVSR.from_towers(**{**tower_folders, kind: AutoConfig.for_model("wav2vec2")})
 
 
+def test_an_llm_that_scales_its_logits_is_refused(tower_folders):
+    with pytest.raises(ValueError, match="'cohere' changes its logits"):
+        OmniAVSR.from_towers(**{**tower_folders, "llm": AutoConfig.for_model("cohere")})
+
+
 def test_every_unknown_setting_is_named_at_once(tower_folders):
     with pytest.raises(
         ValueError, match=r"unknown compression 'max'.*unknown adapters 'speaker'.*available: shared, task, scale"

@@ -71,8 +71,11 @@ def test_a_waveform_is_normalised_over_its_own_length(make):
         ({"audio": [torch.zeros(0)]}, r"audio of shape \(0,\), one non-empty channel"),
         ({"audio": [torch.zeros(100)], "sampling_rate": 44100}, "audio at 44100 Hz, 16000 Hz expected"),
         ({"video": [torch.zeros(3, 96, 96, 3, dtype=torch.uint8)]}, r"video of shape \(3, 96, 96, 3\), grey frames"),
-        ({"video": [torch.zeros(3, 60, 60, dtype=torch.uint8)]}, r"\(60, 60\) pixels after the crop, 88 x 88 expected"),
-        ({"video": [torch.zeros(3, 96, 96)]}, r"\(96, 96\) pixels after the crop, 88 x 88 expected"),
+        (
+            {"video": [torch.zeros(3, 60, 60, dtype=torch.uint8)]},
+            "video frames of 60 x 60 pixels, 96 x 96 or 88 x 88 expected",
+        ),
+        ({"video": [torch.zeros(3, 96, 96)]}, "video frames of 96 x 96 pixels, 96 x 96 or 88 x 88 expected"),
     ],
 )
 def test_wrong_media_are_refused_with_their_values(make, media, message):
@@ -86,6 +89,20 @@ def test_a_tokenizer_of_another_model_is_refused(make, tokenizer):
     tokenizer.add_tokens(["<extra>"])
     with pytest.raises(ValueError, match="this tokenizer numbers the special tokens"):
         type(processor)(tokenizer, model.config)
+
+
+def test_as_many_sounds_as_videos_are_needed(make):
+    _, processor = make()
+    with pytest.raises(ValueError, match="2 sounds and 1 videos"):
+        processor(audio=clips(12, 13)["audio"], video=clips(12)["video"], task="avsr")
+
+
+def test_special_tokens_in_a_text_are_plain_text(make):
+    model, processor = make()
+    batch = processor(**clips(12), text=["say <|audio|> and </s>"], task="asr")
+    labels = batch["labels"][0]
+    assert (labels == model.config.eos_token_id).sum() == 1
+    assert model(**batch).loss.isfinite()
 
 
 def test_texts_and_clips_must_be_as_many(make):

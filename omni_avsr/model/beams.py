@@ -59,8 +59,8 @@ class Steps:
 @torch.no_grad()
 def beam_search(
     llm: PreTrainedModel, embeds: Tensor, mask: Tensor, beams: int, max_new_tokens: int, eos: int, pad: int
-) -> Tensor:
-    """The best ids (B, new) after each prefix (B, L, D) whose mask (B, L) is padded on the left."""
+) -> tuple[Tensor, Tensor]:
+    """The best ids (B, new) and their scores (B,) after each prefix (B, L, D) whose mask (B, L) is padded left."""
     device, batch = embeds.device, len(embeds)
     finished = Finished(
         torch.full((batch, beams), -torch.inf, device=device),
@@ -89,4 +89,4 @@ def beam_search(
     finished.add(clips, scores / max_new_tokens, ids)
     winners = finished.ids[:, 0]  # topk sorts
     before_eos = ((winners == eos).cumsum(1) == 0).sum(1)
-    return winners[:, : int(before_eos.max()) + 1]
+    return winners[:, : int(before_eos.max()) + 1], finished.scores[:, 0]

@@ -7,6 +7,7 @@ video_adapter/video/  the video encoder's LoRA
 towers/KIND/          with full=True
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from omni_avsr.model import adapters, towers
+from omni_avsr.model import adapters
 from omni_avsr.model.config import PLACEHOLDERS, OmniAVSRConfig
+from omni_avsr.model.towers import build, checksum, find, locate, verify
 
 WEIGHTS = "model.safetensors"
+FROM_AUTO_MODEL = {"adapter_kwargs", "trust_remote_code"}  # what AutoModel passes on, whatever the model
 KINDS = ("audio", "video", "llm")
 
 
@@ -49,7 +52,7 @@ def save(model, folder: Path, full: bool) -> None:
 def _save_tower(kind: str, module, folder: Path) -> dict:
     name = f"towers/{kind}"
     adapters.plain(module).save_pretrained(folder / name, state_dict=adapters.plain_state_dict(module))
-    return {"name": name, "revision": None, "sha256": towers.checksum(folder / name)}
+    return {"name": name, "revision": None, "sha256": checksum(folder / name)}
 
 
 def _own_state(model) -> dict[str, Tensor]:
@@ -69,24 +72,40 @@ def load(
     name: str | Path,
     *,
     config: OmniAVSRConfig | None = None,
-    towers: dict[str, towers.Source] | None = None,
-    dtype: torch.dtype = torch.float32,
+    towers: dict[str, str | Path] | None = None,
+    dtype: str | torch.dtype = torch.float32,
     **hub: Any,
 ):
-    """The model of a folder or hub id; `hub` is what huggingface_hub's snapshot_download takes (revision, token)."""
-    folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(str(name), **hub))
+    """The model of a folder or hub id, its towers in this dtype.
+
+    `hub` is what huggingface_hub's snapshot_download takes, such as revision and token.
+    """
+    unknown = hub.keys() - inspect.signature(snapshot_download).parameters.keys() - FROM_AUTO_MODEL
+    unknown |= (towers or {}).keys() - set(KINDS)
+    if unknown:
+        raise TypeError(f"from_pretrained does not know {', '.join(sorted(unknown))}")
+    name = locate(name)
+    folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(str(name), **{k: v for k, v in hub.items() if k not in FROM_AUTO_MODEL}))
     config = config or OmniAVSRConfig.from_pretrained(folder)
-    model = cls(config, _load_towers(config, folder, towers or {}, dtype), load_from=folder)
+    model = cls(config, _load_towers(config, folder, towers or {}, to_dtype(dtype)), load_from=folder)
     _load_own_state(model, load_file(folder / WEIGHTS))
     return model
 
 
+def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype, given by itself or by its name."""
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
 def _load_towers(config: OmniAVSRConfig, folder: Path, moved: dict, dtype: torch.dtype) -> dict:
+    """The towers; where they were found is noted in the config, so that the model can be saved again anywhere."""
     modules = {}
     for kind in KINDS:
         if getattr(config, f"{kind}_config") is not None:
-            source, revision = towers.find(kind, (config.towers or {}).get(kind), folder, moved.get(kind))
-            modules[kind] = towers.build(kind, source, dtype, revision)
+            found = find(kind, config.towers.get(kind), folder, moved.get(kind))
+            verify(kind, found)
+            modules[kind] = build(kind, found["name"], dtype, found["revision"])
+            config.towers[kind] = found
     return modules
 
 

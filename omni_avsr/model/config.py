@@ -95,17 +95,19 @@ class OmniAVSRConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.prompts = {**PROMPTS, **self.prompts}
         self.tasks = [Task(task).value for task in self.tasks]
-        self._check_version()
         problems = self._problems()
         if problems:
             raise ValueError("; ".join(problems))
 
-    def _check_version(self):
-        if self.format > FORMAT:
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """The config of a dictionary; a newer format is refused before its fields are looked at."""
+        if config_dict.get("format", FORMAT) > FORMAT:
             raise ValueError(
-                f"this checkpoint has format {self.format}, made by a newer omni-avsr; this version reads up to "
-                f"{FORMAT}: upgrade with `pip install -U omni-avsr`"
+                f"this checkpoint has format {config_dict['format']}, made by a newer omni-avsr; this version reads up "
+                f"to {FORMAT}: upgrade with `pip install -U omni-avsr`"
             )
+        return super().from_dict(config_dict, **kwargs)
 
     def _problems(self) -> list[str]:
         found = []
@@ -117,16 +119,24 @@ class OmniAVSRConfig(PreTrainedConfig):
         ):
             found += [f"unknown {name} {v!r}; available: {', '.join(allowed)}" for v in value if v not in allowed]
         for modality in ("audio", "video"):
-            rates = self.rates(modality)
-            if not rates or min(rates) < 1 or len(set(rates)) != len(rates):
-                found.append(f"{modality}_rates {list(rates)} must be different positive whole numbers")
-            if self.compression == "stack" and self.projectors == "one" and len(rates) > 1:
-                found.append(f"one projector cannot serve stacked windows of different lengths {list(rates)}")
+            found += self._rate_problems(modality)
         if not self.tasks:
             found.append("no task given")
+        if len(set(self.adapters)) < len(self.adapters):
+            found.append(f"adapters {list(self.adapters)} name a factor twice")
+        if self.adapters and self.lora_rank < 1:
+            found.append(f"lora_rank {self.lora_rank} is no rank for the adapters {list(self.adapters)}")
         for modality in {m for task in self.tasks for m in self.modalities(task)}:
             if getattr(self, f"{modality}_config") is None:
                 found.append(f"tasks {', '.join(self.tasks)} need an {modality} tower, none is given")
+        return found
+
+    def _rate_problems(self, modality: str) -> list[str]:
+        rates, found = self.rates(modality), []
+        if not rates or min(rates) < 1 or len(set(rates)) != len(rates):
+            found.append(f"{modality}_rates {list(rates)} must be different positive whole numbers")
+        if self.compression == "stack" and self.projectors == "one" and len(rates) > 1:
+            found.append(f"one projector cannot serve stacked windows of different lengths {list(rates)}")
         return found
 
     def rates(self, modality: str) -> list[int] | tuple[int, ...]:
@@ -151,7 +161,7 @@ class OmniAVSRConfig(PreTrainedConfig):
         trained = self.rates(modality)
         rate = trained[0] if wish is None else wish
         free = self.projectors == "one" and self.compression == "average" and "scale" not in self.adapters
-        if rate in trained or (free and rate >= 1):
+        if rate in trained or (free and isinstance(rate, int) and rate >= 1):
             return rate
         raise ValueError(f"{modality} rate {rate} was not trained; this model has {', '.join(map(str, trained))}")
 

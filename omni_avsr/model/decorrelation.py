@@ -25,5 +25,5 @@ def sink_loss(outputs: list[Tensor], media: Tensor) -> Tensor:
     losses = []
     for hidden in outputs:  # (B, L, D)
         cosine = torch.cosine_similarity(hidden[:, :1].float(), hidden.float(), dim=-1)  # (B, L)
-        losses.append(cosine[media].square().mean())
+        losses.append(cosine[media].square().sum() / media.sum().clamp(min=1))
     return torch.stack(losses).mean()

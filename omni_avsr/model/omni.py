@@ -24,6 +24,8 @@ from omni_avsr.model.decorrelation import middle_layers, sink_loss
 from omni_avsr.model.whisper import encode_audio
 from omni_avsr.tasks import audio_frames
 
+MEDIA = {"audio", "audio_lengths", "video", "video_lengths"}
+
 
 @dataclass
 class OmniAVSROutput(ModelOutput):
@@ -53,7 +55,7 @@ class OmniAVSR(PreTrainedModel):
         super().__init__(config)
         modules = modules or _random_towers(config)
         if not config.special_tokens:
-            _set(config, **_tokens(None, modules["llm"].config, config.task_tokens))
+            config.update(_tokens(None, modules["llm"].config, config.task_tokens))
         self.audio_encoder = modules.get("audio")
         self.video_encoder = modules.get("video")
         self.llm = modules["llm"]
@@ -104,7 +106,7 @@ class OmniAVSR(PreTrainedModel):
         *,
         tokenizer=None,
         method: str = "omni-avsr-st",
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
         **settings: Any,
     ) -> "OmniAVSR":
         """A new model on towers given as hub ids, local folders, or configs (random weights).
@@ -114,9 +116,14 @@ class OmniAVSR(PreTrainedModel):
         sources = {k: s for k, s in {"audio": audio, "video": video, "llm": llm}.items() if s is not None}
         if "llm" not in sources:
             raise ValueError("from_towers needs llm=: a hub id, a folder or a config")
-        modules = {kind: towers.build(kind, source, dtype) for kind, source in sources.items()}
+        unknown = settings.keys() - OmniAVSRConfig.__dataclass_fields__.keys()
+        if unknown:
+            raise ValueError(
+                f"unknown settings {', '.join(sorted(unknown))}; see OmniAVSRConfig for those that there are"
+            )
+        modules = {kind: towers.build(kind, source, checkpoint.to_dtype(dtype)) for kind, source in sources.items()}
         if tokenizer is None and isinstance(llm, (str, Path)):
-            tokenizer = AutoTokenizer.from_pretrained(llm)
+            tokenizer = AutoTokenizer.from_pretrained(towers.locate(llm))
         settings = {**methods.method(method).settings(), "method": method, **settings}
         config = OmniAVSRConfig(
             towers={kind: towers.record(source) for kind, source in sources.items()},
@@ -150,6 +157,9 @@ class OmniAVSR(PreTrainedModel):
         Takes waveforms (B, S) and videos (B, T, 88, 88), padded with zeros, and their lengths; without, all are full.
         """
         features = {}
+        for modality, given in (("audio", audio), ("video", video)):
+            if given is not None and self._encoder(modality) is None:
+                raise ValueError(f"this model has no {modality} tower: it does {', '.join(self.config.tasks)} alone")
         if audio is not None:
             samples = _lengths(audio, audio_lengths).tolist()
             frames = torch.tensor(
@@ -161,8 +171,6 @@ class OmniAVSR(PreTrainedModel):
             frames = _lengths(video, video_lengths)
             padding = ~length_mask(frames, video.shape[1])
             features["video"] = self.video_encoder(video, padding if padding.any() else None), frames
-        for modality, (values, lengths) in features.items():
-            _refuse_nan(modality, values, lengths)
         return features
 
     def embed(
@@ -179,8 +187,10 @@ class OmniAVSR(PreTrainedModel):
         Leaves the adapters of this task and these rates active.
         """
         rates = self.config.choose(task, audio_rate, video_rate)
+        if media.keys() - MEDIA:
+            raise TypeError(f"unknown arguments {', '.join(sorted(media.keys() - MEDIA))}")
         if features is None:
-            features = self.encode(**{k: v for k, v in media.items() if k.split("_")[0] in rates})
+            features = self.encode(**{name: values for name, values in media.items() if name.split("_")[0] in rates})
         missing = [modality for modality in rates if modality not in features]
         if missing:
             raise ValueError(f"task {task!r} needs {' and '.join(missing)}, given: {', '.join(features) or 'nothing'}")
@@ -191,6 +201,7 @@ class OmniAVSR(PreTrainedModel):
         for (modality, rate), placeholder in zip(rates.items(), media_ids, strict=True):
             compressor = getattr(self, f"{modality}_compressor")
             values, lengths = features[modality]
+            _refuse_nan(modality, values, lengths)
             dtype = next(compressor.parameters()).dtype
             tokens = compressor(values.to(dtype), lengths, rate, self.config.keep_tail)  # (N, D)
             embeds = merge_media(embeds, input_ids == placeholder, tokens.to(embeds.dtype), modality)
@@ -224,8 +235,15 @@ class OmniAVSR(PreTrainedModel):
         sink = sink_loss(outputs, torch.isin(input_ids, input_ids.new_tensor(media_ids)))
         return OmniAVSROutput(loss=loss + self.config.sink_loss_weight * sink, sink_loss=sink, logits=logits)
 
+    def generate(self, *batch: Any, **options: Any) -> Tensor:
+        """The transcripts' ids (B, new), ended by eos and padded; greedy with one beam, never sampled.
+
+        Takes a batch without labels, num_beams and max_new_tokens, as generate_with_scores does.
+        """
+        return self.generate_with_scores(*batch, **options)[0]
+
     @torch.no_grad()
-    def generate(
+    def generate_with_scores(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
@@ -233,17 +251,19 @@ class OmniAVSR(PreTrainedModel):
         num_beams: int = 1,
         max_new_tokens: int = 32,
         **routing: Any,
-    ) -> Tensor:
-        """The transcripts' ids (B, new), ended by eos and padded; greedy with one beam, never sampled."""
+    ) -> tuple[Tensor, Tensor]:
+        """The transcripts' ids and their log-probabilities per token (B,)."""
+        if num_beams < 1 or max_new_tokens < 1:
+            raise ValueError(f"num_beams {num_beams} and max_new_tokens {max_new_tokens} must be 1 or more")
         if not attention_mask[:, -1].all():
             raise ValueError("decoding needs padding on the left: build the batch without text")
         was_training = self.training
         self.eval()
         embeds = self.embed(input_ids, task, **routing)
         eos, pad = self.config.eos_token_id, self.config.pad_token_id
-        ids = beam_search(adapters.plain(self.llm), embeds, attention_mask, num_beams, max_new_tokens, eos, pad)
+        found = beam_search(adapters.plain(self.llm), embeds, attention_mask, num_beams, max_new_tokens, eos, pad)
         self.train(was_training)
-        return ids
+        return found
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict | None = None, **options: Any):
         """Recomputes the LLM's layers in the backward pass, with the adapters that were active in the forward."""
@@ -258,7 +278,7 @@ class OmniAVSR(PreTrainedModel):
         modules = {"llm": adapters.merge(self.llm, names)}
         modules |= {m: adapters.merge(getattr(self, f"{m}_encoder"), ["video"]) for m in rates}
         config = OmniAVSRConfig.from_dict(self.config.to_dict())
-        _set(config, tasks=[str(task)], adapters=[], video_lora_rank=0, towers={})
+        config.update({"tasks": [str(task)], "adapters": [], "video_lora_rank": 0, "towers": {}})
         for modality in ("audio", "video"):
             if modality not in rates:
                 setattr(config, f"{modality}_config", None)
@@ -272,11 +292,14 @@ class OmniAVSR(PreTrainedModel):
         return merged.to(self.device)
 
     def save_pretrained(self, save_directory: str | Path, full: bool = False, **_: Any) -> None:
-        """Writes what was trained and the towers' names; with full=True the towers too."""
+        """Writes what was trained and the towers' names; with full=True the towers too.
+
+        Takes, and has no use for, the options that push_to_hub passes on.
+        """
         checkpoint.save(self, Path(save_directory), full)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *_: Any, **options: Any) -> "OmniAVSR":
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "OmniAVSR":
         """The model of a folder or hub id; towers={"llm": folder} says where a tower lies now."""
         return checkpoint.load(cls, name, **options)
 
@@ -311,16 +334,11 @@ def _tokens(tokenizer, llm_config, task_tokens: dict[str, str]) -> dict[str, Any
     if known.eos_token_id is None:
         raise ValueError(f"this {llm_config.model_type} has no eos token, so no transcript would end")
     return {
-        "special_tokens": towers.special_token_ids(names, tokenizer, llm_config.vocab_size),
+        "special_tokens": towers.add_special_tokens(names, tokenizer, llm_config.vocab_size),
         "bos_token_id": known.bos_token_id,
         "eos_token_id": known.eos_token_id,
         "pad_token_id": known.eos_token_id if pad is None else pad,
     }
-
-
-def _set(config: OmniAVSRConfig, **values: Any) -> None:
-    for name, value in values.items():
-        setattr(config, name, value)
 
 
 AutoModel.register(OmniAVSRConfig, OmniAVSR)

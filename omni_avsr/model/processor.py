@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
 
-from omni_avsr.model import towers
 from omni_avsr.model.config import PLACEHOLDERS, OmniAVSRConfig
-from omni_avsr.tasks import CROP_SIZE, PIXEL_MEAN, PIXEL_STD, SAMPLE_RATE, audio_frames, token_count
+from omni_avsr.model.towers import add_special_tokens, find, locate
+from omni_avsr.tasks import CROP_SIZE, MOUTH_SIZE, PIXEL_MEAN, PIXEL_STD, SAMPLE_RATE, audio_frames, token_count
 
 Array = Tensor | np.ndarray
 
@@ -27,21 +27,35 @@ class OmniAVSRProcessor(ProcessorMixin):
     def __init__(self, tokenizer, config: OmniAVSRConfig):
         self.config = config
         names = sorted(config.special_tokens, key=config.special_tokens.__getitem__)
-        found = towers.special_token_ids(names, tokenizer, config.llm_config.vocab_size)
+        found = add_special_tokens(names, tokenizer, config.llm_config.vocab_size)
         if found != config.special_tokens:
             raise ValueError(f"this tokenizer numbers the special tokens {found}, the model {config.special_tokens}")
         super().__init__(tokenizer)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **hub: Any) -> "OmniAVSRProcessor":
+    def from_pretrained(cls, name: str | Path, *, towers: dict | None = None, **hub: Any) -> "OmniAVSRProcessor":
         """The processor of a model's folder or hub id; its tokenizer is the LLM's if the folder has none."""
+        name = locate(name)
         hub = {key: hub[key] for key in hub.keys() & {"revision", "token", "cache_dir"}}
         config = OmniAVSRConfig.from_pretrained(name, **hub)
-        lacks = Path(name).is_dir() and not (Path(name) / "tokenizer_config.json").is_file()
-        if not lacks:
-            return cls(AutoTokenizer.from_pretrained(name, **hub), config)
-        source, revision = towers.find("llm", config.towers["llm"], Path(name), None)
-        return cls(AutoTokenizer.from_pretrained(source, revision=revision), config)
+        if Path(name).is_dir() and not (Path(name) / "tokenizer_config.json").is_file():
+            return cls._with_the_llms_tokenizer(config, Path(name), (towers or {}).get("llm"))
+        return cls(AutoTokenizer.from_pretrained(name, **hub), config)
+
+    @classmethod
+    def of(cls, model) -> "OmniAVSRProcessor":
+        """The processor of a new model, with the tokenizer of its LLM."""
+        return cls._with_the_llms_tokenizer(model.config, Path(), None)
+
+    @classmethod
+    def _with_the_llms_tokenizer(cls, config: OmniAVSRConfig, folder: Path, moved: str | None) -> "OmniAVSRProcessor":
+        found = find("llm", config.towers.get("llm"), folder, moved)
+        source = locate(found["name"])
+        if Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").is_file():
+            raise ValueError(
+                f"no tokenizer in {folder} nor in {source}: write it with processor.save_pretrained(folder)"
+            )
+        return cls(AutoTokenizer.from_pretrained(source, revision=found["revision"]), config)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Writes the tokenizer; the settings are in the model's config.json."""
@@ -61,7 +75,7 @@ class OmniAVSRProcessor(ProcessorMixin):
         """A batch for `model(**batch)` if text is given, padded right, and for `model.generate(**batch)` if not.
 
         Audio: one waveform (S,) a clip. Video: one mouth clip (T, 96, 96) of grey uint8 pixels, cropped to the middle
-        88 x 88, or (T, 88, 88) of floats, taken as normalised.
+        88 x 88, or (T, 88, 88), cropped before; floats are taken as normalised.
         """
         rates = self.config.choose(task, audio_rate, video_rate)
         media = self.media(audio, video, sampling_rate, training=text is not None)
@@ -78,6 +92,11 @@ class OmniAVSRProcessor(ProcessorMixin):
         """Waveforms and videos padded with zeros, and their lengths in samples and frames."""
         if audio is not None and sampling_rate != SAMPLE_RATE:
             raise ValueError(f"audio at {sampling_rate} Hz, {SAMPLE_RATE} Hz expected: resample it first")
+        counts = [len(clips) for clips in (audio, video) if clips is not None]
+        if len(set(counts)) > 1 or 0 in counts:
+            raise ValueError(
+                f"{' sounds and '.join(map(str, counts))} videos: as many of both, and at least one, expected"
+            )
         media = {}
         if audio is not None:
             media["audio"], media["audio_lengths"] = _pad([_waveform(a) for a in audio])
@@ -89,7 +108,7 @@ class OmniAVSRProcessor(ProcessorMixin):
         return media
 
     def tokens(self, media: dict, task: str, rates: dict[str, int], text: Sequence[str] | None) -> dict[str, Tensor]:
-        """input_ids, attention_mask and, with text, labels for one task at its rates."""
+        """input_ids, attention_mask and, with text, labels of a task at its rates; of media only lengths are used."""
         prefixes = self._prefixes(media, task, rates)
         pad = self.config.pad_token_id
         if text is None:
@@ -108,9 +127,10 @@ class OmniAVSRProcessor(ProcessorMixin):
         }
 
     def _prefixes(self, media: dict, task: str, rates: dict[str, int]) -> list[Tensor]:
-        missing = [modality for modality in rates if modality not in media]
+        given = [name.removesuffix("_lengths") for name in media if name.endswith("_lengths")]
+        missing = [modality for modality in rates if modality not in given]
         if missing:
-            raise ValueError(f"task {task!r} needs {' and '.join(missing)}, given: {', '.join(media) or 'nothing'}")
+            raise ValueError(f"task {task!r} needs {' and '.join(missing)}, given: {', '.join(given) or 'nothing'}")
         bos = [] if self.config.bos_token_id is None else [self.config.bos_token_id]
         prompt = self._prompt(str(task))
         clips = range(len(media[f"{next(iter(rates))}_lengths"]))
@@ -131,7 +151,9 @@ class OmniAVSRProcessor(ProcessorMixin):
         return torch.cat([torch.tensor(marker), self._ids(self.config.prompts[task])])
 
     def _ids(self, text: str, end: Sequence[int] = ()) -> Tensor:
-        return torch.tensor([*self.tokenizer(text, add_special_tokens=False)["input_ids"], *end])
+        return torch.tensor(
+            [*self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"], *end]
+        )
 
     def batch_decode(self, ids: Tensor) -> list[str]:
         """The transcripts of what `generate` returns."""
@@ -149,13 +171,17 @@ def _frames(video: Array) -> Tensor:
     frames = torch.as_tensor(video)
     if frames.dim() != 3 or not len(frames):
         raise ValueError(f"video of shape {tuple(frames.shape)}, grey frames (frames, height, width) expected")
+    if frames.dtype != torch.uint8 and not frames.is_floating_point():
+        raise ValueError(f"video of {frames.dtype}, uint8 pixels or normalised floats expected")
     if frames.dtype == torch.uint8:
-        top, left = ((side - CROP_SIZE) // 2 for side in frames.shape[1:])
-        frames = frames[:, max(top, 0) :][:, :CROP_SIZE, max(left, 0) :][..., :CROP_SIZE]
+        if frames.shape[1:] == (MOUTH_SIZE, MOUTH_SIZE):
+            margin = (MOUTH_SIZE - CROP_SIZE) // 2
+            frames = frames[:, margin:-margin, margin:-margin]
         frames = (frames / 255 - PIXEL_MEAN) / PIXEL_STD
     if frames.shape[1:] != (CROP_SIZE, CROP_SIZE):
+        shape = " x ".join(map(str, frames.shape[1:]))
         raise ValueError(
-            f"video frames are {tuple(frames.shape[1:])} pixels after the crop, {CROP_SIZE} x {CROP_SIZE} expected"
+            f"video frames of {shape} pixels, {MOUTH_SIZE} x {MOUTH_SIZE} or {CROP_SIZE} x {CROP_SIZE} expected"
         )
     return frames.float()
 

@@ -2,46 +2,60 @@
 
 import copy
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, WhisperModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils import CONFIG_NAME, cached_file
 
 from omni_avsr.model.avhubert import AVHubertEncoder
 from omni_avsr.model.config import MARKERS, PLACEHOLDERS
-from omni_avsr.model.whisper import WhisperEncoder
 
+SHIPPED = Path(__file__).parents[1] / "tiny"  # the package's own small towers, by the names of their folders
 FAMILIES: dict[str, Iterable[str]] = {
     "audio": ("whisper",),
     "video": ("avhubert",),
     "llm": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
 }
 
-Source: TypeAlias = str | Path | PreTrainedConfig | PreTrainedModel
+Source: TypeAlias = str | Path | PreTrainedConfig
+SCALED_LOGITS = (
+    "logits_scaling",
+    "logit_scale",
+    "final_logit_softcapping",
+)  # by which some families change their logits
+
+
+def locate(name: str | Path) -> str | Path:
+    """The folder of a tower or model that ships with the package, or the name as it is: a folder or hub id."""
+    shipped = SHIPPED / name
+    if str(name).startswith("tiny") and shipped.is_dir():
+        return shipped
+    if not Path(name).is_dir() and (str(name).startswith((".", "/", "~")) or str(name).count("/") > 1):
+        raise ValueError(f"there is no folder {name}")
+    return name
 
 
 def build(kind: str, source: Source, dtype: torch.dtype, revision: str | None = None) -> PreTrainedModel:
     """The tower, frozen: weights from a hub id or folder, random ones from a config."""
-    if isinstance(source, PreTrainedModel):
-        tower = source
-    elif isinstance(source, PreTrainedConfig):
+    if isinstance(source, PreTrainedConfig):
         # A copy: a composite config unsets the attention implementation of the configs that it is given.
-        tower = _from_config(kind, copy.deepcopy(source)).to(dtype)
+        tower = _from_config(kind, copy.deepcopy(source), dtype)
     else:
-        tower = _from_name(kind, str(source), dtype=dtype, revision=revision)
-    _check_family(kind, tower.config)
+        tower = _from_name(kind, str(locate(source)), dtype=dtype, revision=revision)
     return tower.requires_grad_(False).eval()
 
 
-def _from_config(kind: str, config: PreTrainedConfig) -> PreTrainedModel:
+def _from_config(kind: str, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     _check_family(kind, config)
     if kind == "llm":
-        return AutoModelForCausalLM.from_config(config)
-    return {"audio": WhisperEncoder, "video": AVHubertEncoder}[kind](config)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return {"audio": WhisperEncoder, "video": AVHubertEncoder}[kind](config).to(dtype)
 
 
 def _from_name(kind: str, name: str, **options: Any) -> PreTrainedModel:
@@ -60,46 +74,61 @@ def _check_family(kind: str, config: PreTrainedConfig) -> None:
     if config.model_type not in FAMILIES[kind]:
         known = "any causal language model of transformers" if kind == "llm" else ", ".join(FAMILIES[kind])
         raise ValueError(f"unknown {kind} family {config.model_type!r}; available: {known}")
+    scaled = [name for name in SCALED_LOGITS if getattr(config, name, None) is not None]
+    if scaled:
+        raise ValueError(
+            f"{kind} family {config.model_type!r} changes its logits ({scaled[0]}), which is not supported"
+        )
 
 
 def record(source: Source) -> dict | None:
     """How to find these very weights again: a hub id's commit or a folder's checksum; None for random weights."""
     if not isinstance(source, (str, Path)):
         return None
-    if Path(source).is_dir():
-        return {"name": str(Path(source).resolve()), "revision": None, "sha256": checksum(Path(source))}
-    return {"name": str(source), "revision": HfApi().model_info(str(source)).sha, "sha256": None}
+    folder = Path(locate(source))
+    if folder.is_dir():
+        name = str(source) if folder.parent == SHIPPED else str(folder.resolve())
+        return {"name": name, "revision": None, "sha256": checksum(folder)}
+    cached = Path(cached_file(str(source), CONFIG_NAME))  # .../snapshots/COMMIT/config.json, just loaded
+    return {"name": str(source), "revision": cached.parent.name, "sha256": None}
 
 
-def find(kind: str, known: dict | None, folder: Path, override: Source | None) -> tuple[Source, str | None]:
-    """Where a saved model's tower lies and at which revision; refuses a folder whose weights are other ones."""
-    if override is not None:
-        known = {**(known or {}), "name": str(override), "revision": None}
-    if known is None:
+def find(kind: str, known: dict | None, folder: Path, moved: str | Path | None = None) -> dict:
+    """Where a saved model's tower lies now, as a record; refuses a folder whose weights are other ones."""
+    if moved is None and known is None:
         raise ValueError(f"the {kind} tower of {folder} has no name; give towers={{{kind!r}: folder or hub id}}")
-    path = folder / known["name"]  # an absolute name stays as it is
+    found = {"revision": None, "sha256": None, **(known or {})}
+    if moved is not None:
+        found |= {"name": str(Path(moved).resolve()) if Path(moved).is_dir() else str(moved), "revision": None}
+    path = folder / found["name"]  # an absolute path stays as it is
     if path.is_dir():
-        _verify(kind, path, known.get("sha256"))
-        return path, None
-    if Path(known["name"]).is_absolute():
+        found["name"] = str(path.resolve())
+    elif Path(found["name"]).is_absolute():
         raise ValueError(f"the {kind} tower {path} is gone; give towers={{{kind!r}: its new folder}}")
-    return known["name"], known.get("revision")
+    return found
 
 
-def _verify(kind: str, path: Path, expected: str | None) -> None:
-    found = checksum(path)
-    if expected and found != expected:
+def verify(kind: str, found: dict) -> None:
+    """Refuses a folder whose weights or config are not those of the record."""
+    path = Path(locate(found["name"]))
+    if not found["sha256"] or not path.is_dir():
+        return
+    sha256 = checksum(path)
+    if sha256 != found["sha256"]:
         raise ValueError(
-            f"the {kind} tower {path} is not the one of this checkpoint: sha256 {found[:12]}, {expected[:12]} expected"
+            f"the {kind} tower {path} is not the one of this checkpoint: sha256 {sha256[:12]}, "
+            f"{found['sha256'][:12]} expected"
         )
 
 
 def checksum(folder: Path) -> str:
-    """SHA-256 over the folder's weight files, by name."""
-    digest = hashlib.sha256()
+    """SHA-256 over the folder's weight files, by name, and its config."""
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
     if not files:
         raise ValueError(f"{folder} holds no weights (*.safetensors or *.bin)")
+    config = json.loads((folder / CONFIG_NAME).read_text())
+    config.pop("transformers_version", None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -111,8 +140,8 @@ def special_token_names(task_tokens: dict[str, str]) -> list[str]:
     return list(dict.fromkeys([*MARKERS, *filter(None, task_tokens.values()), *PLACEHOLDERS.values()]))
 
 
-def special_token_ids(names: list[str], tokenizer, vocab_size: int) -> dict[str, int]:
-    """The id of each name, added to the tokenizer where it lacks it; without a tokenizer they follow the vocabulary."""
+def add_special_tokens(names: list[str], tokenizer, vocab_size: int) -> dict[str, int]:
+    """Adds the names that the tokenizer lacks and returns all ids; without a tokenizer they follow the vocabulary."""
     if tokenizer is None:
         return {name: vocab_size + i for i, name in enumerate(names)}
     known = tokenizer.get_vocab()

@@ -5,7 +5,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import WhisperConfig
 from transformers.audio_utils import mel_filter_bank
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -25,10 +24,11 @@ def encode_audio(encoder: WhisperEncoder, audio: Tensor, lengths: Tensor, padded
         raise ValueError(
             f"audio of {longest / AUDIO_FPS:.1f} s is longer than this encoder's {limit / AUDIO_FPS:.0f} s"
         )
-    mel = log_mel(audio, encoder.config.num_mel_bins, limit if padded else longest).to(encoder.dtype)
     if padded:
+        mel = log_mel(audio, encoder.config.num_mel_bins, limit).to(encoder.dtype)
         return encoder(mel).last_hidden_state[:, :longest]  # (B, mels, 2 * limit) -> (B, longest, D)
-    mel = mel * length_mask(2 * lengths, mel.shape[-1])[:, None]  # as the convolution's own zeros see it
+    inside = length_mask(2 * lengths, 2 * longest)[:, None]
+    mel = log_mel(audio, encoder.config.num_mel_bins, longest, inside).to(encoder.dtype)
     return _encode_clip(encoder, mel, length_mask(lengths, longest))
 
 
@@ -41,20 +41,24 @@ def _encode_clip(encoder: WhisperEncoder, mel: Tensor, valid: Tensor) -> Tensor:
     return encoder.layer_norm(hidden)
 
 
-def log_mel(audio: Tensor, mels: int, frames: int) -> Tensor:
-    """Whisper's log-mel spectrogram, two columns for each encoder frame."""
+def log_mel(audio: Tensor, mels: int, frames: int, inside: Tensor | None = None) -> Tensor:
+    """Whisper's log-mel spectrogram, two columns for each encoder frame.
+
+    Columns that are not inside a clip (B, 1, columns) do not count for its maximum and become zero, which is what the
+    encoder's convolutions see beyond a clip's end.
+    """
     samples = 2 * frames * MEL_HOP
     audio = F.pad(audio.float(), (0, max(0, samples + MEL_WINDOW - audio.shape[1])))[:, : samples + MEL_WINDOW]
     window = torch.hann_window(MEL_WINDOW, device=audio.device)
     power = torch.stft(audio, MEL_WINDOW, MEL_HOP, window=window, return_complex=True).abs() ** 2
     mel = (_filters(mels, audio.device) @ power[..., : 2 * frames]).clamp(min=1e-10).log10()  # (B, mels, 2 * frames)
-    return (mel.maximum(mel.amax((1, 2), keepdim=True) - 8) + 4) / 4
+    if inside is None:
+        inside = torch.ones_like(mel[:, :1], dtype=torch.bool)
+    loudest = mel.masked_fill(~inside, -torch.inf).amax((1, 2), keepdim=True)
+    return (mel.maximum(loudest - 8) + 4) / 4 * inside
 
 
 @lru_cache(maxsize=8)
 def _filters(mels: int, device: torch.device) -> Tensor:
     bank = mel_filter_bank(MEL_WINDOW // 2 + 1, mels, 0, SAMPLE_RATE / 2, SAMPLE_RATE, "slaney", "slaney")
     return torch.tensor(bank, dtype=torch.float32, device=device).T
-
-
-__all__ = ["WhisperConfig", "WhisperEncoder", "encode_audio", "log_mel"]
