@@ -85,7 +85,11 @@ def load(
     if unknown:
         raise TypeError(f"from_pretrained does not know {', '.join(sorted(unknown))}")
     name = locate(name)
-    folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(str(name), **{k: v for k, v in hub.items() if k not in FROM_AUTO_MODEL}))
+    folder = (
+        Path(name)
+        if Path(name).is_dir()
+        else Path(snapshot_download(str(name), **{k: v for k, v in hub.items() if k not in FROM_AUTO_MODEL}))
+    )
     config = config or OmniAVSRConfig.from_pretrained(folder)
     model = cls(config, _load_towers(config, folder, towers or {}, to_dtype(dtype)), load_from=folder)
     _load_own_state(model, load_file(folder / WEIGHTS))

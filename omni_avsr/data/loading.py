@@ -1,0 +1,105 @@
+"""Clips to training batches: bucketed by length under a frame budget, reshuffled each epoch, augmented, and with the
+rates of the step already drawn. All randomness of training is here, keyed by seed, epoch and clip."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from omni_avsr import media
+from omni_avsr.data.augment import generator, mix, random_crop, time_mask
+from omni_avsr.data.manifest import Clip
+from omni_avsr.tasks import SAMPLE_RATE, VIDEO_FPS
+
+log = logging.getLogger(__name__)
+
+
+Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+Batch = list[tuple[int, int]]  # (index, epoch) of its clips
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training clip."""
+
+    noise: np.ndarray
+    probability: float
+    snrs: tuple[float, ...]
+    audio_mask: float  # seconds per second
+    video_mask: float
+
+    def __call__(self, audio: np.ndarray, video: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The clip with noise, masks and a random crop."""
+        if rng.random() < self.probability:
+            audio = mix(audio, self.noise, float(rng.choice(self.snrs)), rng)
+        audio = time_mask(audio, SAMPLE_RATE, self.audio_mask, rng)
+        return audio, time_mask(random_crop(video, rng), VIDEO_FPS, self.video_mask, rng)
+
+
+class ClipDataset(Dataset):
+    """Clips read from their files; one that cannot be read is None, and named in the log."""
+
+    def __init__(self, clips: Sequence[Clip], augment: Augment | None = None, seed: object = 0):
+        self.clips, self.augment, self.seed = clips, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
+        """The clip of (index, epoch): the same augmentation whenever it is read."""
+        index, epoch = key
+        clip = self.clips[index]
+        try:
+            audio, video = media.read_audio(clip.audio), media.read_video(clip.video)
+        except ValueError as error:
+            log.warning("clip skipped: %s", error)
+            return None
+        if self.augment:
+            audio, video = self.augment(audio, video, generator(self.seed, epoch, clip.id))
+        seconds = len(audio) / SAMPLE_RATE
+        sound, mouth = torch.from_numpy(audio), torch.from_numpy(video)
+        return {"keys": key, "text": clip.text, "seconds": seconds, "audio": sound, "video": mouth}
+
+
+def within_budget(clips: Sequence[Clip], max_frames: int) -> list[Clip]:
+    """The clips that fit a batch on their own; the others are named in the log."""
+    for clip in clips:
+        if clip.frames > max_frames:
+            log.warning("clip skipped: %s has %d frames, over the budget of %d", clip.id, clip.frames, max_frames)
+    kept = [clip for clip in clips if clip.frames <= max_frames]
+    if not kept:
+        raise ValueError(f"all {len(clips)} clips are longer than the budget of {max_frames} frames in a batch")
+    return kept
+
+
+def buckets(lengths: Sequence[int], max_frames: int, rng: np.random.Generator | None = None) -> list[list[int]]:
+    """Batches of similar lengths, padded frames included in the budget; with a generator in random order."""
+    jitter = rng.uniform(0.95, 1.05, len(lengths)) if rng else np.ones(len(lengths))
+    batches: list[list[int]] = [[]]
+    for index in np.argsort(np.asarray(lengths) * jitter, kind="stable").tolist():
+        longest = max(lengths[i] for i in [*batches[-1], index])
+        if batches[-1] and longest * (len(batches[-1]) + 1) > max_frames:
+            batches.append([])
+        batches[-1].append(index)
+    if rng:
+        rng.shuffle(batches)
+    return batches
+
+
+class EndlessBatches(Sampler[Batch]):
+    """Batches epoch after epoch, each shuffled anew."""
+
+    def __init__(self, lengths: Sequence[int], max_frames: int, seed: int):
+        self.lengths, self.max_frames, self.seed = lengths, max_frames, seed
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = 0
+        while True:
+            rng = generator(self.seed, "batches", epoch)
+            for batch in buckets(self.lengths, self.max_frames, rng):
+                yield [(index, epoch) for index in batch]
+            epoch += 1

@@ -1,0 +1,62 @@
+"""A small world to train and test in: sentences from a grammar, espeak's voices, and drawn lips that say the same."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from omni_avsr.data.toy.corpus import (
+    GENERATOR_VERSION,
+    ToyClip,
+    cache_root,
+    cached_corpus,
+    generate,
+    generate_shards,
+    label_path,
+    write_corpus,
+)
+from omni_avsr.data.toy.face import render_face
+from omni_avsr.data.toy.mouth import Face, draw_mouth, lip_track, make_face
+from omni_avsr.data.toy.phones import PHONEMES, VISEMES, frame_labels, phoneme_class
+from omni_avsr.data.toy.sentences import SPLITS, WORLDS, sentences, split_of, words
+from omni_avsr.data.toy.speech import SPEAKERS, Spoken, Voice, speak
+
+__all__ = [
+    "GENERATOR_VERSION",
+    "PHONEMES",
+    "SIZES",
+    "SPEAKERS",
+    "SPLITS",
+    "VISEMES",
+    "WORLDS",
+    "Face",
+    "Spoken",
+    "ToyClip",
+    "Voice",
+    "cache_root",
+    "cached_corpus",
+    "draw_mouth",
+    "frame_labels",
+    "generate",
+    "generate_shards",
+    "label_path",
+    "lip_track",
+    "make_face",
+    "phoneme_class",
+    "render_face",
+    "sentences",
+    "speak",
+    "split_of",
+    "toy_corpus",
+    "words",
+    "write_corpus",
+]
+
+SIZES = {"valid": 100, "test": 400}  # of the corpus that train and decode share
+
+
+def toy_corpus(
+    world: str, report: Callable[[str, int, int], None], clips: int = 1600, splits: Sequence[str] = SPLITS
+) -> dict[str, Path]:
+    """The label files of the cached corpus that train, decode and demo use by default."""
+    progress = partial(report, f"Making the {world} corpus")
+    return cached_corpus(world, clips, splits=splits, sizes=SIZES, progress=progress)

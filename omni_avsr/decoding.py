@@ -1,0 +1,145 @@
+"""Clips to text: batched by length, at any tasks and rates, clean or in noise. Nothing is drawn: the noise of a clip is
+fixed by its id, its kind, the ratio and the seed, whatever the clip is batched with."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from omni_avsr.data import augment, loading, manifest
+from omni_avsr.data.toy import toy_corpus
+from omni_avsr.evaluation import Hypothesis, Row, result_row
+from omni_avsr.media import read_audio
+from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
+from omni_avsr.run import Report, counted, newest_model, silent
+from omni_avsr.settings import DecodeSettings
+from omni_avsr.tasks import Task
+
+Route = tuple[str, int | None, int | None]  # task, audio rate, video rate
+BABBLE_CLIPS = 300  # of the file, whose voices make the babble
+
+
+@dataclass
+class Decoded:
+    """What one task at its rates gave, and how long it took."""
+
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+    audio_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    def row(self, **facts: Any) -> Row:
+        """Its results row."""
+        return result_row(
+            self.hypotheses, audio_seconds=self.audio_seconds, decode_seconds=self.decode_seconds, **facts
+        )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A noise track, mixed in at an exact ratio in dB; used where training augments."""
+
+    kind: str
+    snr: float
+    track: np.ndarray
+
+    def __call__(self, audio: np.ndarray, video: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return augment.mix(audio, self.track, self.snr, rng), video
+
+
+def make_noise(kind: str, snr: float, clips: Sequence[manifest.Clip], seed: int) -> Noise:
+    """Babble of the clips' own voices, or white noise."""
+    rng = augment.generator(seed, kind)
+    if kind == "white":
+        return Noise(kind, snr, augment.white(rng))
+    if kind != "babble":
+        raise ValueError(f"unknown noise {kind!r}; available: babble, white")
+    chosen = rng.permutation(len(clips))[:BABBLE_CLIPS]
+    return Noise(kind, snr, augment.babble([read_audio(clips[i].audio) for i in chosen], rng))
+
+
+@torch.no_grad()
+def decode(
+    model: OmniAVSR,
+    processor: OmniAVSRProcessor,
+    clips: Sequence[manifest.Clip],
+    routes: Sequence[Route],
+    settings: DecodeSettings,
+    noise: Noise | None = None,
+    report: Report = silent,
+) -> dict[Route, Decoded]:
+    """Each route's hypotheses of all clips that can be read; the encoders run once for all routes."""
+    condition = (noise.kind, noise.snr) if noise else (None, None)
+    dataset = loading.ClipDataset(clips, noise, seed=(settings.seed, *condition))
+    batches = loading.buckets([clip.frames for clip in clips], settings.max_frames)
+    loader = DataLoader(dataset, batch_sampler=[[(i, 0) for i in b] for b in batches], collate_fn=_readable)
+    decoded = {route: Decoded() for route in routes}
+    name = f"Decoding {noise.kind} {noise.snr:g} dB" if noise else "Decoding"
+    for batch in counted(loader, name, len(batches), report):
+        if batch:
+            _decode_batch(
+                model, processor, [(clips[clip["keys"][0]], clip) for clip in batch], decoded, settings, condition
+            )
+    return decoded
+
+
+def _readable(clips: list[dict | None]) -> list[dict]:
+    return [clip for clip in clips if clip is not None]
+
+
+def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settings: DecodeSettings, condition) -> None:
+    started = time.perf_counter()
+    media = processor.media([c["audio"] for _, c in batch], [c["video"] for _, c in batch], training=False)
+    media = {name: values.to(model.device) for name, values in media.items()}
+    features = model.encode(**media)
+    shared = (time.perf_counter() - started) / len(decoded)
+    for (task, audio_rate, video_rate), result in decoded.items():
+        started = time.perf_counter()
+        rates = model.config.choose(task, audio_rate, video_rate)
+        tokens = {name: ids.to(model.device) for name, ids in processor.tokens(media, task, rates, None).items()}
+        options = {"num_beams": settings.beams, "max_new_tokens": settings.max_new_tokens}
+        routing = {"task": task, "audio_rate": audio_rate, "video_rate": video_rate, "features": features}
+        ids, scores = model.generate_with_scores(**tokens, **routing, **options)
+        confidences = scores.exp().tolist()
+        result.decode_seconds += shared + time.perf_counter() - started
+        result.audio_seconds += sum(clip["seconds"] for _, clip in batch)
+        for (clip, _), said, confidence in zip(batch, processor.batch_decode(ids), confidences, strict=True):
+            found = (Task(task), rates.get("audio"), rates.get("video"), confidence, condition[1], condition[0])
+            result.hypotheses.append(Hypothesis(clip.id, clip.text, said, *found))
+
+
+def load(checkpoint: str | None, device: str = "auto") -> tuple[OmniAVSR, OmniAVSRProcessor, str]:
+    """The model, its processor and its name: of a run, a folder or hub id; by default the newest run, else tiny."""
+    name: str | Path = checkpoint or newest_model(Path("runs")) or "tiny"
+    if (Path(name) / "model" / "config.json").is_file():
+        name = Path(name) / "model"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = OmniAVSR.from_pretrained(name).to(device).eval()
+    return model, OmniAVSRProcessor.from_pretrained(name), str(name)
+
+
+def clips_to_decode(settings: DecodeSettings, report: Report) -> tuple[list[manifest.Clip], str]:
+    """The clips to decode and where they are from."""
+    if settings.data:
+        return manifest.read(settings.data, settings.root), settings.data
+    file = toy_corpus(settings.toy_world, report, splits=("test",))["test"]
+    return manifest.read(file)[: settings.toy_clips], str(file)
+
+
+def decode_file(settings: DecodeSettings, report: Report = silent) -> tuple[Decoded, Row, int]:
+    """What `omni-avsr decode` does: the hypotheses, their results row, and how many clips could not be read."""
+    model, processor, name = load(settings.checkpoint, settings.device)
+    rates = model.config.choose(settings.task, settings.audio_rate, settings.video_rate)
+    clips, file = clips_to_decode(settings, report)
+    noise = None if settings.snr is None else make_noise(settings.noise, settings.snr, clips, settings.seed)
+    route = (settings.task, rates.get("audio"), rates.get("video"))
+    decoded = decode(model, processor, clips, [route], settings, noise, report)[route]
+    if not decoded.hypotheses:
+        raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
+    row = decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file)
+    return decoded, row, len(clips) - len(decoded.hypotheses)

@@ -1,0 +1,61 @@
+"""A run's folder: new, and with a run.json that says how it was made."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+Report = Callable[[str, int, int], None]  # is told what is done, how much of it, and of how much
+Item = TypeVar("Item")
+PACKAGES = ("torch", "transformers", "peft", "lightning", "numpy", "av")
+
+
+def silent(*_: Any) -> None:
+    """The report of who does not want to know."""
+
+
+def counted(items: Iterable[Item], what: str, total: int, report: Report) -> Iterator[Item]:
+    """The items, each reported once it is done with."""
+    for done, item in enumerate(items, 1):
+        yield item
+        report(what, done, total)
+
+
+def start_run(out: str | Path, settings: Any) -> Path:
+    """The new folder with its run.json; refuses one that holds something."""
+    run = Path(out)
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ValueError(f"{run} holds another run: choose another --out, or remove it")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "run.json").write_text(json.dumps(facts(settings), indent=1) + "\n")
+    return run
+
+
+def facts(settings: Any) -> dict[str, Any]:
+    """Settings, versions, commit and command line."""
+    return {
+        "settings": asdict(settings),
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "commit": _commit(),
+    }
+
+
+def newest_model(runs: Path) -> Path | None:
+    """The model of the newest finished run in a folder of runs."""
+    models = [file.parent for file in runs.glob("**/model/config.json")]
+    return max(models, key=lambda folder: (folder / "config.json").stat().st_mtime, default=None)
+
+
+def _commit() -> str | None:
+    """The commit of a clone, None of an install."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

@@ -1,0 +1,163 @@
+"""What a user can choose, with defaults and help: each dataclass is a command's options. Standard library only."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omni_avsr import methods
+from omni_avsr.tasks import Task
+
+
+def option(default: Any, help: str) -> Any:
+    """A field that is also a command-line option."""
+    return field(default=default, metadata={"help": help})
+
+
+def numbers(text: str) -> list[int]:
+    """The whole numbers of a list such as 4,16."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of whole numbers such as 4,16") from None
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The options of `omni-avsr train`; the defaults train the tiny towers on the toy corpus."""
+
+    method: str = option("omni-avsr-st", "A row of the method table: " + ", ".join(methods.METHODS) + ".")
+    tasks: str | None = option(None, "Tasks, such as asr,vsr,avsr.  [default: the method's]")
+    audio_rates: str | None = option(None, "Audio frames per token, such as 4,16.  [default: 4,16, or 4 if fixed]")
+    video_rates: str | None = option(None, "Video frames per token, such as 2,5.  [default: 2,5, or 2 if fixed]")
+    rates_in_a_step: str | None = option(None, "fixed, all or sampled.  [default: the method's]")
+    adapters: str | None = option(None, "Of shared,task,scale.  [default: the method's]")
+    projectors: str | None = option(None, "one, or per_rate.  [default: the method's]")
+    task_weights: str = option("1,1.5,1", "Weights of the losses of ASR, VSR and AVSR.")
+
+    audio_encoder: str = option("tiny-audio", "A Whisper: hub id, folder, or tiny-audio.")
+    video_encoder: str = option("tiny-video", "An AV-HuBERT: folder, or tiny-video.")
+    llm: str = option("tiny-m", "A causal language model: hub id, folder, or tiny-s, tiny-m, tiny-l.")
+    lora_rank: int = option(16, "Rank of the LLM's LoRAs.")
+    lora_alpha: float = option(32.0, "Their alpha; they are scaled by alpha / rank.")
+    lora_targets: str = option("q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", "The layers they adapt.")
+    video_lora_rank: int = option(0, "Rank of the video encoder's LoRA; 0 keeps the encoder as it is.")
+    video_lora_alpha: float = option(32.0, "Its alpha.")
+    projector_width: int = option(256, "Width of the projectors.")
+    sink_loss_weight: float = option(0.0, "Weight of the attention-sink decorrelation loss.")
+
+    data: str | None = option(None, "Label file of the training clips.  [default: the toy corpus]")
+    valid: str | None = option(None, "Label file of the validation clips.  [default: the toy corpus's]")
+    test: str | None = option(None, "Label file of the test clips, to make sure that they do not validate.")
+    root: str | None = option(None, "Folder that the files' paths start from.  [default: two above the label file]")
+    toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
+    toy_clips: int = option(1600, "Training clips of the toy corpus.")
+
+    out: str = option("runs/train", "The run's folder.")
+    max_steps: int = option(450, "Optimizer steps.")
+    seed: int = option(1, "Seed of everything random.")
+    max_frames: int = option(1200, "Video frames in a batch; a longer clip is skipped.")
+    accumulate: int = option(1, "Batches per optimizer step.")
+    lr: float = option(2e-3, "Peak learning rate of AdamW.")
+    warmup_steps: int = option(30, "Steps up to it; a cosine leads down to zero.")
+    weight_decay: float = option(0.1, "Of matrices; never of norms and biases.")
+    clip: float = option(1.0, "Largest norm of the gradient.")
+    noise_probability: float = option(0.5, "Share of training clips with babble, made of other training clips.")
+    noise_snr: str = option("-5,0,5,10,15,20", "Its signal-to-noise ratios in dB, drawn at random.")
+    audio_mask: float = option(0.0, "Longest time mask on the waveform, in seconds per second; published 0.4.")
+    video_mask: float = option(0.0, "Longest time mask on the video, in seconds per second; published 0.4.")
+    cache_copies: int = option(2, "Augmented copies encoded once and kept; 0 encodes at every step.")
+    gradient_checkpointing: bool = option(False, "Recompute the LLM's layers in the backward pass: less memory.")
+
+    valid_every: int = option(0, "Steps between validations; 0 validates at the end alone.")
+    valid_clips: int = option(48, "Validation clips used.")
+    precision: str | None = option(None, "Lightning's precision.  [default: bf16-mixed on a GPU, else 32-true]")
+    devices: str = option("auto", "Lightning's devices.")
+    workers: int = option(0, "Processes that read clips.")
+    logger: str = option("tensorboard", "tensorboard, wandb, csv or none; metrics.csv is always written.")
+
+    def __post_init__(self):
+        row = methods.method(self.method)
+        known = (("rates_in_a_step", ("fixed", "all", "sampled")), ("logger", ("tensorboard", "wandb", "csv", "none")))
+        for name, allowed in known:
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise ValueError(f"unknown {name} {value!r}; available: {', '.join(allowed)}")
+        if len(self.weights) != len(Task):
+            raise ValueError(f"task_weights {self.task_weights!r} are not three numbers, for ASR, VSR and AVSR")
+        if self.cache_copies and self.video_lora_rank:
+            raise ValueError("cached features and a trained video encoder exclude each other: set cache_copies to 0")
+        if row.tasks == "one" and self.tasks and "," in self.tasks:
+            raise ValueError(
+                f"{self.method} trains one task, {self.tasks} were given; omni-avsr-s, -t and -st train several"
+            )
+
+    @property
+    def weights(self) -> dict[Task, float]:
+        """The loss weight of each task."""
+        return dict(zip(Task, map(float, self.task_weights.split(",")), strict=False))
+
+    @property
+    def step_rates(self) -> str:
+        """How rates are chosen in a step."""
+        return self.rates_in_a_step or methods.method(self.method).rates_in_a_step
+
+    def model_settings(self) -> dict[str, Any]:
+        """What OmniAVSR.from_towers takes beside the towers; only what overrides the method."""
+        lists = {"tasks": self.tasks, "adapters": self.adapters, "lora_targets": self.lora_targets}
+        rates = {"audio_rates": self.audio_rates, "video_rates": self.video_rates}
+        chosen: dict[str, Any] = {name: text.split(",") for name, text in lists.items() if text}
+        chosen |= {name: numbers(text) for name, text in rates.items() if text}
+        chosen |= {"projectors": self.projectors} if self.projectors else {}
+        names = (
+            "lora_rank",
+            "lora_alpha",
+            "video_lora_rank",
+            "video_lora_alpha",
+            "projector_width",
+            "sink_loss_weight",
+        )
+        return {"method": self.method, **chosen, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """The options of `omni-avsr decode`."""
+
+    task: str = option("avsr", "asr, vsr or avsr.")
+    audio_rate: int | None = option(None, "Audio frames per token.  [default: the first trained]")
+    video_rate: int | None = option(None, "Video frames per token.  [default: the first trained]")
+    checkpoint: str | None = option(
+        None, "A run, a model's folder or hub id, or tiny.  [default: the newest under runs/, else tiny]"
+    )
+    data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
+    root: str | None = option(None, "Folder that the file's paths start from.  [default: two above the label file]")
+    toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
+    toy_clips: int = option(200, "Test clips of the toy corpus.")
+    beams: int = option(1, "Width of the beam search; 1 is greedy.")
+    max_new_tokens: int = option(48, "Longest transcript, in tokens.")
+    snr: float | None = option(None, "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]")
+    noise: str = option("babble", "babble, made of 30 of the file's own clips at a time, or white.")
+    max_frames: int = option(3000, "Video frames in a batch.")
+    seed: int = option(1, "Seed of the noise.")
+    device: str = option("auto", "auto, cpu or cuda.")
+    out: str | None = option(None, "Write the hypotheses here, as JSON lines.")
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The options of `omni-avsr demo`."""
+
+    out: str = option("runs/demo", "The run's folder.")
+    seed: int = option(1, "Seed of everything random.")
+    max_steps: int = option(TrainSettings.max_steps, "Optimizer steps.")
+    test_clips: int = option(200, "Test clips.")
+    snr: float = option(0.0, "Signal-to-noise ratio of the babble, in dB.")
+
+
+@dataclass(frozen=True)
+class ToySettings:
+    """The options of `omni-avsr toy`."""
+
+    clips: int = option(1600, "Training clips.")
+    world: str = option("grid", "grid: six-word commands; open: sentences of over 500 words; mixed: both.")
+    seed: int = option(1, "Seed of sentences, voices and mouths.")
+    processes: int = option(0, "Processes; 0 takes one per core. The corpus does not depend on it.")
