@@ -79,9 +79,9 @@ def read(file: Path) -> tuple[Weights, dict]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
-        raise ValueError(
-            f"{file} refused: it wants to use {wanted[1] if wanted else 'code'}, not just weights"
-        ) from None
+        if wanted is None:
+            raise ValueError(f"{file} is not a checkpoint that torch can read") from None
+        raise ValueError(f"{file} refused: it wants to use {wanted[1]}, not just weights") from None
     except (SafetensorError, EOFError, LookupError, RuntimeError) as error:
         raise ValueError(f"{file} is not a checkpoint that torch or safetensors can read: {error}") from None
     if not isinstance(content, dict):

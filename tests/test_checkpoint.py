@@ -146,6 +146,8 @@ def test_unknown_options_are_refused(make, tmp_path, tower_folders):
         OmniAVSR.from_towers(**tower_folders, lora_rnk=3)
     with pytest.raises(ValueError, match="there is no folder /nonexistent"):
         OmniAVSR.from_pretrained("/nonexistent")
+    with pytest.raises(ValueError, match="no-such-model is no folder here, and the hub does not give it"):
+        OmniAVSR.from_pretrained("no-such-model")
 
 
 def test_a_model_in_bfloat16_runs_trains_and_decodes(make, tmp_path):

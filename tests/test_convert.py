@@ -49,7 +49,7 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_runs(tmp_path, zipped):
 
 def test_a_bare_pickle_is_refused_and_nothing_runs(tmp_path):
     (tmp_path / "x.pt").write_bytes(pickle.dumps({"model": Malicious(tmp_path / "ran")}))
-    with pytest.raises(ValueError, match=r"x\.pt refused"):
+    with pytest.raises(ValueError, match=r"x\.pt (refused|is not a checkpoint)"):
         convert_avhubert(tmp_path / "x.pt", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 

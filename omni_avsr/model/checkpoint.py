@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -84,16 +85,22 @@ def load(
     unknown |= (towers or {}).keys() - set(KINDS)
     if unknown:
         raise TypeError(f"from_pretrained does not know {', '.join(sorted(unknown))}")
-    name = locate(name)
-    folder = (
-        Path(name)
-        if Path(name).is_dir()
-        else Path(snapshot_download(str(name), **{k: v for k, v in hub.items() if k not in FROM_AUTO_MODEL}))
-    )
+    folder = _folder(name, {key: value for key, value in hub.items() if key not in FROM_AUTO_MODEL})
     config = config or OmniAVSRConfig.from_pretrained(folder)
     model = cls(config, _load_towers(config, folder, towers or {}, to_dtype(dtype)), load_from=folder)
     _load_own_state(model, load_file(folder / WEIGHTS))
     return model
+
+
+def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
+    """The folder itself, one that ships with the package, or one fetched from the hub."""
+    name = locate(name)
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(str(name), **hub))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ValueError(f"{name} is no folder here, and the hub does not give it: {type(error).__name__}") from None
 
 
 def to_dtype(dtype: str | torch.dtype) -> torch.dtype:

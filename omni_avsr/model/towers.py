@@ -33,7 +33,7 @@ SCALED_LOGITS = (
 
 def locate(name: str | Path) -> str | Path:
     """The folder of a tower or model that ships with the package, or the name as it is: a folder or hub id."""
-    shipped = SHIPPED / name
+    shipped = SHIPPED / ("omni-avsr-st" if name == "tiny" else name)
     if str(name).startswith("tiny") and shipped.is_dir():
         return shipped
     if not Path(name).is_dir() and (str(name).startswith((".", "/", "~")) or str(name).count("/") > 1):
