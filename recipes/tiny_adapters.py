@@ -15,7 +15,7 @@ from omni_avsr.model.towers import checksum
 
 from .tiny_corpus import Corpus, Noise, console
 from .tiny_encoders import FOLDERS
-from .tiny_lm import SIZES, Rows, reading_loss, show, word_errors
+from .tiny_lm import SIZES, Rows, affordable, reading_loss, show, word_errors
 from .tiny_loop import Plan, train
 
 NAME = "omni-avsr-st"
@@ -45,7 +45,7 @@ def adapt(corpus: Corpus, held_out: dict[str, Corpus], plan: Plan, out: Path) ->
     rows = Rows.of(processor, corpus.texts)
     modules: dict[str, nn.Module] = {"model": model}
     losses = reading_loss({NAME: model}, rows, plan.seed)
-    row: dict[str, Any] = train(plan, modules, losses, corpus, Noise())
+    row: dict[str, Any] = train(plan, modules, losses, affordable(corpus, model, plan), Noise())
     save(model, out)
     loaded = OmniAVSR.from_pretrained(out / NAME).to(corpus.device)  # as it ships: in half precision
     row["wer"] = [line for n, c in held_out.items() for line in word_errors(loaded, processor, n, c, RATES)]

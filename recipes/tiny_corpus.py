@@ -6,8 +6,9 @@ frames, so one table of offsets serves them all. Batches are gathered, augmented
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Batch:
     frames: Tensor  # (B,) the same on the device
     audio: Tensor  # (B, 640 T), each clip normalised
     video: Tensor  # (B, T, 88, 88), normalised
+    features: dict[str, tuple[Tensor, Tensor]] | None = None  # where the encoders have seen them before
 
 
 class Corpus:
@@ -132,6 +134,38 @@ class Corpus:
         places = places.clamp(max=len(self.video) - 1)
         pixels = self.video[places[..., None, None], rows[:, None, :, None], columns[:, None, None, :]]
         return (pixels.float() / 255 - PIXEL_MEAN) / PIXEL_STD  # (B, T, 88, 88)
+
+
+class Encoded(Corpus):
+    """A corpus as frozen encoders see one noisy copy of it: all that a machine without a GPU can afford."""
+
+    def __init__(self, corpus: Corpus, encode: Callable[[Batch], dict[str, tuple[Tensor, Tensor]]], file: Path):
+        self.device, self.texts, self.lengths = corpus.device, corpus.texts, corpus.lengths
+        if not file.is_file():
+            torch.save(self._encoded(corpus, encode), file)
+        self.rows: list[dict[str, Tensor]] = torch.load(file, weights_only=True)
+
+    @staticmethod
+    def _encoded(corpus: Corpus, encode: Callable) -> list[dict[str, Tensor]]:
+        rows: list[dict[str, Tensor]] = [{} for _ in corpus.texts]
+        batches = corpus.batches(32, 0)
+        for number, clips in enumerate(batches):
+            for modality, (values, lengths) in encode(corpus.batch(clips, number, Noise())).items():
+                for clip, row, length in zip(clips, values, lengths.tolist(), strict=True):
+                    rows[clip][modality] = row[:length].half().clone()
+            if number % 20 == 0:
+                console.print(f"encoded: {number}/{len(batches)} batches")
+        return rows
+
+    def batch(self, clips: list[int], seed: int, noise: Noise | None) -> Batch:
+        """These clips' features."""
+        lengths, nothing = [self.lengths[clip] for clip in clips], torch.zeros(0)
+        features = {}
+        for modality in ("audio", "video"):
+            values = [self.rows[clip][modality].float() for clip in clips]
+            counts = torch.tensor([len(value) for value in values])
+            features[modality] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True), counts
+        return Batch(clips, lengths, torch.tensor(lengths), nothing, nothing, features)
 
 
 @dataclass(frozen=True)

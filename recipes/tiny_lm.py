@@ -8,7 +8,7 @@ features of a batch are made once for all three.
 import io
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.config import PLACEHOLDERS, PROMPTS
 from omni_avsr.tasks import AUDIO_FPS, VIDEO_FPS, Task, token_count
 
-from .tiny_corpus import ZERO_DB, Batch, Corpus, Noise, console
+from .tiny_corpus import ZERO_DB, Batch, Corpus, Encoded, Noise, console
 from .tiny_encoders import FOLDERS
 from .tiny_loop import Loss, Plan, train
 
@@ -36,6 +36,7 @@ SIZES = {  # width, layers, feed-forward width, heads
     "tiny-m": (192, 3, 512, 4),
     "tiny-l": (208, 4, 544, 4),
 }
+SHARES = {"tiny-s": 0.15, "tiny-m": 0.55, "tiny-l": 0.3}  # of the stage's time
 AUDIO_RATES, VIDEO_RATES = list(range(1, 17)), list(range(1, 6))
 WEIGHTS = {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}  # of the tasks, as in the paper
 TEXT_EVERY = 4  # steps, of which one also predicts text without media
@@ -152,7 +153,7 @@ def reading_loss(readers: dict[str, OmniAVSR], rows: Rows, seed: int, text_every
         losses: dict[str, Tensor] = {}
         for task, weight in WEIGHTS.items():
             rates = {m: wishes[m] for m in config.modalities(task)}
-            tokens = {n: t.to(batch.audio.device) for n, t in rows(batch.clips, batch.lengths, task, rates).items()}
+            tokens = {n: t.to(batch.frames.device) for n, t in rows(batch.clips, batch.lengths, task, rates).items()}
             routing = {f"{m}_rate": rate for m, rate in rates.items()}
             for name, reader in readers.items():
                 loss = reader(**tokens, task=task, features=features, **routing).loss
@@ -170,17 +171,25 @@ def text_loss(llm: nn.Module, rows: Rows, batch: Batch) -> Tensor:
     config: Any = rows.processor.config
     bos, pad = config.bos_token_id, config.pad_token_id
     text = _padded([[bos, *rows.answers[clip]] for clip in batch.clips], [1] * len(batch.clips), pad)
-    return 0.3 * llm(**{name: ids.to(batch.audio.device) for name, ids in text.items()}, use_cache=False).loss
+    return 0.3 * llm(**{name: ids.to(batch.frames.device) for name, ids in text.items()}, use_cache=False).loss
 
 
 @torch.no_grad()
 def encode(model: OmniAVSR, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
     """Both encoders' features of a batch."""
-    return model.encode(batch.audio, batch.frames * 640, batch.video, batch.frames)
+    return batch.features or model.encode(batch.audio, batch.frames * 640, batch.video, batch.frames)
+
+
+def affordable(corpus: Corpus, model: OmniAVSR, plan: Plan) -> Corpus:
+    """The corpus itself on a GPU, where encoding costs nothing; else what the encoders make of it."""
+    if corpus.device.type == "cuda":
+        return corpus
+    plan.work.mkdir(parents=True, exist_ok=True)
+    return Encoded(corpus, lambda batch: encode(model, batch), plan.work / "encoded.pt")
 
 
 def pretrain(corpus: Corpus, held_out: dict[str, Corpus], plan: Plan, out: Path) -> dict[str, Any]:
-    """Trains the three models side by side, writes their folders, and returns their word error rates."""
+    """Trains the three models, writes their folders, and returns their word error rates."""
     torch.manual_seed(plan.seed)
     tokenizer = plan.work / "tokenizer"
     if not tokenizer.is_dir():
@@ -190,10 +199,11 @@ def pretrain(corpus: Corpus, held_out: dict[str, Corpus], plan: Plan, out: Path)
     readers = {size: new_reader(size, out).to(corpus.device) for size in SIZES}
     processor = OmniAVSRProcessor(AutoTokenizer.from_pretrained(out / "tiny-m"), readers["tiny-m"].config)
     rows = Rows.of(processor, corpus.texts)
-    modules: dict[str, nn.Module] = dict(readers)
-    spent = train(plan, modules, reading_loss(readers, rows, plan.seed, TEXT_EVERY), corpus, Noise())
+    corpus = affordable(corpus, readers["tiny-m"], plan)
     result: dict[str, Any] = {}
     for size, reader in readers.items():
+        own = replace(plan, name=size, seconds=plan.seconds * SHARES[size])
+        spent = train(own, {size: reader}, reading_loss({size: reader}, rows, plan.seed, TEXT_EVERY), corpus, Noise())
         rows_of = [word_errors(reader, processor, name, held, [(4, 2)]) for name, held in held_out.items()]
         result[size] = {**spent, "wer": [row for some in rows_of for row in some]}
         llm = reader.llm
@@ -260,7 +270,7 @@ def _wrong_words(
 ) -> int:
     media = {"audio_lengths": torch.tensor(batch.lengths) * 640, "video_lengths": torch.tensor(batch.lengths)}
     media |= {"audio": batch.audio, "video": batch.video}
-    tokens = {n: ids.to(batch.audio.device) for n, ids in processor.tokens(media, task, rates, None).items()}
+    tokens = {n: ids.to(batch.frames.device) for n, ids in processor.tokens(media, task, rates, None).items()}
     routing: dict[str, Any] = {**tokens, **{f"{m}_rate": rate for m, rate in rates.items()}}
     ids = model.generate(task=task, features=features, max_new_tokens=48, **routing)
     said = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
