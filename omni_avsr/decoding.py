@@ -14,14 +14,12 @@ from torch.utils.data import DataLoader
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.evaluation import Hypothesis, Row, result_row
-from omni_avsr.media import read_audio
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.run import Report, counted, newest_model, silent
 from omni_avsr.settings import DecodeSettings
 from omni_avsr.tasks import Task
 
 Route = tuple[str, int | None, int | None]  # task, audio rate, video rate
-BABBLE_CLIPS = 300  # of the file, whose voices make the babble
 
 
 @dataclass
@@ -58,8 +56,7 @@ def make_noise(kind: str, snr: float, clips: Sequence[manifest.Clip], seed: int)
         return Noise(kind, snr, augment.white(rng))
     if kind != "babble":
         raise ValueError(f"unknown noise {kind!r}; available: babble, white")
-    chosen = rng.permutation(len(clips))[:BABBLE_CLIPS]
-    return Noise(kind, snr, augment.babble([read_audio(clips[i].audio) for i in chosen], rng))
+    return Noise(kind, snr, loading.babble_of(clips, rng))
 
 
 @torch.no_grad()
@@ -127,8 +124,8 @@ def clips_to_decode(settings: DecodeSettings, report: Report) -> tuple[list[mani
     """The clips to decode and where they are from."""
     if settings.data:
         return manifest.read(settings.data, settings.root), settings.data
-    file = toy_corpus(settings.toy_world, report, splits=("test",))["test"]
-    return manifest.read(file)[: settings.toy_clips], str(file)
+    file = toy_corpus(settings.toy_world, settings.toy_clips, report, splits=("test",))["test"]
+    return manifest.read(file), str(file)
 
 
 def decode_file(settings: DecodeSettings, report: Report = silent) -> tuple[Decoded, Row, int]:

@@ -8,6 +8,7 @@ from omni_avsr.evaluation import Row, write_hypotheses, write_results
 from omni_avsr.report import write_report
 from omni_avsr.run import Report
 from omni_avsr.settings import DecodeSettings, DemoSettings, TrainSettings
+from omni_avsr.tasks import Task
 from omni_avsr.training import fit, routes
 
 NOTE = (
@@ -18,17 +19,20 @@ NOTE = (
 
 def demo(settings: DemoSettings, report: Report, say: Callable[[str], None]) -> list[Row]:
     """Trains, decodes and reports; returns the results rows."""
-    training = TrainSettings(out=settings.out, seed=settings.seed, max_steps=settings.max_steps)
+    training = TrainSettings(
+        out=settings.out, seed=settings.seed, max_steps=settings.max_steps, toy_clips=settings.toy_clips
+    )
     say("Training omni-avsr-st on the toy corpus")
     folder = fit(training, report)
     say("Decoding clips of unseen speakers and sentences")
     model, processor, name = decoding.load(str(folder))
-    decode = DecodeSettings(toy_clips=settings.test_clips, seed=settings.seed)
+    decode = DecodeSettings(toy_clips=settings.toy_clips, seed=settings.seed)
     clips, file = decoding.clips_to_decode(decode, report)
     plan = routes(model.config, "all")
     rows, hypotheses = [], []
     for noise in (None, decoding.make_noise("babble", settings.snr, clips, settings.seed)):
-        for decoded in decoding.decode(model, processor, clips, plan, decode, noise, report).values():
+        heard = [route for route in plan if noise is None or Task(route[0]).hears]  # babble does not touch the lips
+        for decoded in decoding.decode(model, processor, clips, heard, decode, noise, report).values():
             rows.append(decoded.row(beams=1, seed=settings.seed, checkpoint=name, manifest=file))
             hypotheses += decoded.hypotheses
     out = Path(settings.out)

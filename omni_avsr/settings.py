@@ -49,7 +49,7 @@ class TrainSettings:
     test: str | None = option(None, "Label file of the test clips, to make sure that they do not validate.")
     root: str | None = option(None, "Folder that the files' paths start from.  [default: two above the label file]")
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
-    toy_clips: int = option(1600, "Training clips of the toy corpus.")
+    toy_clips: int = option(1600, "Its training clips; an eighth more are test clips.")
 
     out: str = option("runs/train", "The run's folder.")
     max_steps: int = option(450, "Optimizer steps.")
@@ -131,7 +131,7 @@ class DecodeSettings:
     data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
     root: str | None = option(None, "Folder that the file's paths start from.  [default: two above the label file]")
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
-    toy_clips: int = option(200, "Test clips of the toy corpus.")
+    toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
     beams: int = option(1, "Width of the beam search; 1 is greedy.")
     max_new_tokens: int = option(48, "Longest transcript, in tokens.")
     snr: float | None = option(None, "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]")
@@ -149,7 +149,7 @@ class DemoSettings:
     out: str = option("runs/demo", "The run's folder.")
     seed: int = option(1, "Seed of everything random.")
     max_steps: int = option(TrainSettings.max_steps, "Optimizer steps.")
-    test_clips: int = option(200, "Test clips.")
+    toy_clips: int = option(1600, "Training clips; an eighth more are test clips.")
     snr: float = option(0.0, "Signal-to-noise ratio of the babble, in dB.")
 
 

@@ -7,6 +7,7 @@ rates otherwise. The encoders run once a step, or, when they are frozen, once in
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,6 @@ from torch.utils.data import DataLoader, Dataset
 from omni_avsr import text
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
-from omni_avsr.media import read_audio
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.run import Report, counted, silent, start_run
 from omni_avsr.settings import TrainSettings
@@ -31,7 +31,6 @@ from omni_avsr.tasks import Task
 log = logging.getLogger(__name__)
 
 Route = tuple[str, int | None, int | None]  # task, audio rate, video rate
-BABBLE_CLIPS = 300  # whose voices make the training noise
 
 
 def routes(config: OmniAVSRConfig, mode: str, rng: numpy.random.Generator | None = None) -> list[Route]:
@@ -151,11 +150,11 @@ class Batches:
         return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.settings.workers)
 
     def _augmentation(self, clips: Sequence[manifest.Clip]) -> loading.Augmentation:
-        rng = augment.generator(self.settings.seed, "babble")
-        chosen = rng.permutation(len(clips))[:BABBLE_CLIPS]
-        speech = [read_audio(clips[i].audio) for i in chosen] if self.settings.noise_probability else []
+        noise = numpy.zeros(1)
+        if self.settings.noise_probability:
+            noise = loading.babble_of(clips, augment.generator(self.settings.seed, "babble"))
         return loading.Augmentation(
-            noise=augment.babble(speech, rng) if speech else numpy.zeros(1),
+            noise=noise,
             probability=self.settings.noise_probability,
             snrs=tuple(float(snr) for snr in self.settings.noise_snr.split(",")),
             audio_mask=self.settings.audio_mask,
@@ -226,6 +225,7 @@ def fit(settings: TrainSettings, report: Report = silent) -> Path:
         model.activation_checkpointing_enable()
     data = Batches(model, processor, settings, report)
     trainer = _trainer(settings, run)
+    warnings.filterwarnings("ignore", message=".*(in eval mode|exists and is not empty|does not have many workers).*")
     trainer.fit(Training(model, processor, settings), data.training(train), data.validation(valid))
     best = trainer.checkpoint_callback.best_model_path if settings.valid_every else None
     if best:
@@ -241,7 +241,7 @@ def _clips(settings: TrainSettings, report: Report) -> tuple[list[manifest.Clip]
         raise ValueError("give both data and valid, or neither for the toy corpus")
     files: dict[str, Any] = {"train": settings.data, "valid": settings.valid, "test": settings.test}
     if settings.data is None:
-        files = toy_corpus(settings.toy_world, report, settings.toy_clips)
+        files = toy_corpus(settings.toy_world, settings.toy_clips, report)
     clips = {split: manifest.read(file, settings.root) for split, file in files.items() if file}
     if {c.video for c in clips["valid"]} & {c.video for c in clips.get("test", [])}:
         raise ValueError(f"{files['valid']} validates on clips of the test file {files['test']}")

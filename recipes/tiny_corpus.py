@@ -62,6 +62,8 @@ class Batch:
 class Corpus:
     """Clips, and the phoneme class of each of their frames."""
 
+    needed: tuple[str, ...] = ("audio", "video")  # of a batch
+
     def __init__(self, clips: Iterable[Any], total: int, device: torch.device):
         self.device, self.texts, self.lengths = device, [], []
         started, shown = time.monotonic(), time.monotonic()
@@ -95,14 +97,17 @@ class Corpus:
         random = torch.Generator(self.device).manual_seed(seed)
         lengths = [self.lengths[clip] for clip in clips]
         frames = torch.tensor(lengths, device=self.device)
-        places = self._places(clips, max(lengths))
-        audio, video = self._audio(places, frames), self._video(places, augment, random)
-        if noise:
-            audio = add_babble(audio, frames, noise, random)
-        if augment:
-            audio, video = hide(audio, SAMPLES_PER_VIDEO_FRAME, random), hide(_relight(video, random), 1, random)
-        known = length_mask(frames, video.shape[1])
-        return Batch(clips, lengths, frames, normalise(audio, frames), video * known[..., None, None])
+        audio = video = torch.zeros(0, device=self.device)
+        if "audio" in self.needed:
+            audio = self._audio(self._places(clips, max(lengths)), frames)
+            audio = add_babble(audio, frames, noise, random) if noise else audio
+            audio = hide(audio, SAMPLES_PER_VIDEO_FRAME, random) if augment else audio
+            audio = normalise(audio, frames)
+        if "video" in self.needed:
+            video = self._video(clips, max(lengths), augment, random)
+            video = hide(_relight(video, random), 1, random) if augment else video
+            video = video * length_mask(frames, video.shape[1])[..., None, None]
+        return Batch(clips, lengths, frames, audio, video)
 
     def targets(self, batch: Batch, modality: str) -> Tensor:
         """The class of each frame, -100 where a clip is padded: (B, T), for audio (B, 2 T)."""
@@ -121,19 +126,16 @@ class Corpus:
         audio = samples[places.clamp(max=len(samples) - 1)].float() / 32768  # (B, T, 640)
         return (audio * length_mask(frames, places.shape[1])[..., None]).flatten(1)
 
-    def _video(self, places: Tensor, augment: bool, random: torch.Generator) -> Tensor:
-        count = len(places)
-        window = torch.arange(CROP_SIZE, device=self.device)
-        corner = torch.full((2, count, 1), MARGIN // 2, device=self.device)
-        mirrored = torch.zeros(count, 1, dtype=torch.bool, device=self.device)
+    def _video(self, clips: list[int], longest: int, augment: bool, random: torch.Generator) -> Tensor:
+        places = torch.full((len(clips), 3), MARGIN // 2)
         if augment:
-            corner = torch.randint(MARGIN + 1, (2, count, 1), device=self.device, generator=random)
-            mirrored = torch.rand(count, 1, device=self.device, generator=random) < 0.5
-        rows, columns = corner + window  # (B, 88) each
-        columns = torch.where(mirrored, MOUTH_SIZE - 1 - columns, columns)
-        places = places.clamp(max=len(self.video) - 1)
-        pixels = self.video[places[..., None, None], rows[:, None, :, None], columns[:, None, None, :]]
-        return (pixels.float() / 255 - PIXEL_MEAN) / PIXEL_STD  # (B, T, 88, 88)
+            places = torch.randint(MARGIN + 1, places.shape, device=self.device, generator=random).cpu()
+        video = torch.zeros(len(clips), longest, CROP_SIZE, CROP_SIZE, device=self.device)
+        for row, clip, (top, left, mirrored) in zip(video, clips, places.tolist(), strict=True):
+            frames = self.video[self.starts[clip] : self.starts[clip + 1]]
+            frames = frames[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
+            row[: len(frames)] = frames.flip(2) if mirrored > MARGIN // 2 else frames
+        return (video / 255 - PIXEL_MEAN) / PIXEL_STD  # (B, T, 88, 88)
 
 
 class Encoded(Corpus):

@@ -56,7 +56,7 @@ def features(modality: str, encoder: nn.Module, batch: Batch) -> Tensor:
     """What OmniAVSR.encode gives for this batch: (B, T, D)."""
     if modality == "audio":
         return encode_audio(encoder, batch.audio, batch.frames * FRAMES, padded=False)
-    return encoder(batch.video, ~length_mask(batch.frames, batch.video.shape[1]))
+    return encoder(batch.video, ~length_mask(batch.frames, max(batch.lengths)))
 
 
 def pretrain(modality: str, corpus: Corpus, held_out: dict[str, Corpus], plan: Plan, out: Path) -> dict[str, Any]:
@@ -71,11 +71,15 @@ def pretrain(modality: str, corpus: Corpus, held_out: dict[str, Corpus], plan: P
         right = (logits.argmax(1) == targets).sum() / (targets >= 0).sum()
         return {"loss": F.cross_entropy(logits, targets, label_smoothing=0.1), "accuracy": right}
 
+    for clips in (corpus, *held_out.values()):
+        clips.needed = (modality,)
     row: dict[str, Any] = train(plan, {"encoder": encoder, "head": head}, loss_of, corpus, Noise())
     row |= {"parameters": sum(p.numel() for p in encoder.parameters() if p.requires_grad)}
     row |= {n: frame_accuracy(modality, encoder, head, c, None) for n, c in held_out.items()}
     if modality == "audio":
         row |= {f"{n}_0dB": frame_accuracy(modality, encoder, head, c, ZERO_DB) for n, c in held_out.items()}
+    for clips in (corpus, *held_out.values()):
+        clips.needed = ("audio", "video")
     encoder.eval().half().save_pretrained(out / FOLDERS[modality])
     console.print(f"{plan.name}: {row}")
     return row

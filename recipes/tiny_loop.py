@@ -76,7 +76,7 @@ def train(plan: Plan, modules: dict[str, nn.Module], loss_of: Loss, corpus: Corp
 def _update(modules: dict[str, nn.Module], optimizer, loss_of: Loss, batch: Batch, step: int) -> dict[str, Tensor]:
     for module in modules.values():
         module.train()
-    with autocast(batch.audio.device):
+    with autocast(batch.frames.device):
         losses = loss_of(batch, step)
     losses["loss"].backward()
     for module in modules.values():

@@ -11,11 +11,13 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from omni_avsr import media
-from omni_avsr.data.augment import generator, mix, random_crop, time_mask
+from omni_avsr.data.augment import babble, generator, mix, random_crop, time_mask
 from omni_avsr.data.manifest import Clip
 from omni_avsr.tasks import SAMPLE_RATE, VIDEO_FPS
 
 log = logging.getLogger(__name__)
+
+BABBLE_CLIPS = 300  # whose voices make the babble
 
 
 Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
@@ -65,12 +67,27 @@ class ClipDataset(Dataset):
         return {"keys": key, "text": clip.text, "seconds": seconds, "audio": sound, "video": mouth}
 
 
+def babble_of(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
+    """A track of 30 voices at once, from some of the clips; one that cannot be read is left out."""
+    speech = []
+    for index in rng.permutation(len(clips))[:BABBLE_CLIPS]:
+        try:
+            speech.append(media.read_audio(clips[index].audio))
+        except ValueError as error:
+            log.warning("no voice for the babble: %s", error)
+    if not speech:
+        raise ValueError(f"none of {len(clips)} clips could be read to make babble of")
+    return babble(speech, rng)
+
+
 def within_budget(clips: Sequence[Clip], max_frames: int) -> list[Clip]:
     """The clips that fit a batch on their own; the others are named in the log."""
     for clip in clips:
         if clip.frames > max_frames:
             log.warning("clip skipped: %s has %d frames, over the budget of %d", clip.id, clip.frames, max_frames)
     kept = [clip for clip in clips if clip.frames <= max_frames]
+    if len(kept) < len(clips):
+        log.warning("%d of %d clips skipped, longer than %d frames", len(clips) - len(kept), len(clips), max_frames)
     if not kept:
         raise ValueError(f"all {len(clips)} clips are longer than the budget of {max_frames} frames in a batch")
     return kept

@@ -1,0 +1,79 @@
+"""Decoding a file: the same figure on every run, whatever the batches."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from corpus import write_split
+from typer.testing import CliRunner
+
+from omni_avsr.cli import app
+from omni_avsr.decoding import decode_file, load, make_noise
+from omni_avsr.settings import DecodeSettings
+
+
+@pytest.fixture
+def settings(make, tmp_path):
+    model, processor = make()
+    model.save_pretrained(tmp_path / "runs/one/model")
+    processor.save_pretrained(tmp_path / "runs/one/model")
+    file = write_split(tmp_path, "test", 7, 3)
+    return DecodeSettings(checkpoint=str(tmp_path / "runs/one"), data=str(file), max_new_tokens=8)
+
+
+def texts(settings):
+    decoded, row, _ = decode_file(settings)
+    return {h.id: h.hypothesis for h in decoded.hypotheses}, row
+
+
+@pytest.mark.parametrize("noise", [{}, {"snr": 0.0}, {"snr": -5.0, "noise": "white"}])
+def test_transcripts_do_not_depend_on_the_batches(settings, noise):
+    wide, row = texts(replace(settings, **noise))
+    narrow, other = texts(replace(settings, **noise, max_frames=20))
+    assert wide == narrow
+    assert (row["wer"], row["snr"], row["noise"]) == (other["wer"], noise.get("snr"), row["noise"])
+    assert row["clips"] == 7
+
+
+def test_noise_changes_what_is_heard_and_not_what_is_seen(settings):
+    for task, changes in (("asr", True), ("vsr", False)):
+        clean, _ = texts(replace(settings, task=task))
+        noisy, _ = texts(replace(settings, task=task, snr=-20.0))
+        assert (clean != noisy) == changes
+
+
+def test_the_newest_run_is_decoded_unless_another_is_named(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(None)[2] == "runs/one/model"
+
+
+def test_the_command_writes_hypotheses_and_names_what_failed(settings, tmp_path):
+    (tmp_path / "corpus/test/003.wav").unlink()
+    arguments = ["decode", "--checkpoint", settings.checkpoint, "--data", settings.data, "--task", "avsr"]
+    result = CliRunner().invoke(app, [*arguments, "--max-new-tokens", "8", "--out", str(tmp_path / "hypotheses.jsonl")])
+    assert result.exit_code == 1
+    assert "AVSR at audio rate 4, video rate 2: WER" in result.stdout
+    assert "1 clips could not be read" in result.stdout
+    rows = [json.loads(line) for line in (tmp_path / "hypotheses.jsonl").read_text().splitlines()]
+    assert len(rows) == 6
+    assert {
+        "id",
+        "reference",
+        "hypothesis",
+        "task",
+        "audio_rate",
+        "video_rate",
+        "confidence",
+        "errors",
+        "words",
+    } <= rows[0].keys()
+    assert all(0 < row["confidence"] <= 1 for row in rows)
+
+
+def test_unknown_noise_and_files_without_readable_clips_are_refused(settings, tmp_path):
+    with pytest.raises(ValueError, match="unknown noise 'pink'; available: babble, white"):
+        make_noise("pink", 0.0, [], 1)
+    for path in (tmp_path / "corpus/test").glob("*.mp4"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 7 clips of .* could be read"):
+        decode_file(settings)
