@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint format demo clean
+.PHONY: install test lint format clean
 
 install: .venv/installed
 
@@ -14,9 +14,6 @@ install: .venv/installed
 
 test: install
 	$(BIN)/pytest
-
-demo: install
-	$(BIN)/omni-avsr demo
 
 lint: install
 	$(BIN)/ruff check .

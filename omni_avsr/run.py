@@ -27,11 +27,16 @@ def counted(items: Iterable[Item], what: str, total: int, report: Report) -> Ite
         report(what, done, total)
 
 
+def refuse_taken(out: str | Path) -> None:
+    """Refuses a run's folder that holds something."""
+    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        raise ValueError(f"{out} holds another run: choose another --out, or remove it")
+
+
 def start_run(out: str | Path, settings: Any) -> Path:
-    """The new folder with its run.json; refuses one that holds something."""
+    """The new folder with its run.json."""
+    refuse_taken(out)
     run = Path(out)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise ValueError(f"{run} holds another run: choose another --out, or remove it")
     run.mkdir(parents=True, exist_ok=True)
     (run / "run.json").write_text(json.dumps(facts(settings), indent=1) + "\n")
     return run

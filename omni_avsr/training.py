@@ -4,7 +4,6 @@ A step sums passes of the LLM, one per route (a task at its rates): three when r
 rates otherwise. The encoders run once a step, or, when they are frozen, once in all.
 """
 
-import logging
 import math
 import time
 import warnings
@@ -24,12 +23,11 @@ from omni_avsr import text
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
-from omni_avsr.run import Report, counted, silent, start_run
+from omni_avsr.run import Report, counted, refuse_taken, silent, start_run
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import Task
 
-log = logging.getLogger(__name__)
-
+EXPECTED = ".*(in eval mode|exists and is not empty|does not have many workers).*"  # what Lightning warns of
 Route = tuple[str, int | None, int | None]  # task, audio rate, video rate
 
 
@@ -215,7 +213,7 @@ def _pad(clips: Sequence[dict[str, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]
 
 def fit(settings: TrainSettings, report: Report = silent) -> Path:
     """Trains as the settings say and returns the folder of the trained model, inside the run's folder."""
-    run = start_run(settings.out, settings)
+    refuse_taken(settings.out)
     torch.manual_seed(settings.seed)
     train, valid = _clips(settings, report)
     towers = {"audio": settings.audio_encoder, "video": settings.video_encoder, "llm": settings.llm}
@@ -224,9 +222,12 @@ def fit(settings: TrainSettings, report: Report = silent) -> Path:
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     data = Batches(model, processor, settings, report)
+    batches = data.training(train), data.validation(valid)
+    run = start_run(settings.out, settings)
     trainer = _trainer(settings, run)
-    warnings.filterwarnings("ignore", message=".*(in eval mode|exists and is not empty|does not have many workers).*")
-    trainer.fit(Training(model, processor, settings), data.training(train), data.validation(valid))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=EXPECTED)
+        trainer.fit(Training(model, processor, settings), *batches)
     best = trainer.checkpoint_callback.best_model_path if settings.valid_every else None
     if best:
         weights = torch.load(best, weights_only=True, map_location=model.device)["state_dict"]

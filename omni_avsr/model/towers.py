@@ -33,10 +33,14 @@ SCALED_LOGITS = (
 
 def locate(name: str | Path) -> str | Path:
     """The folder of a tower or model that ships with the package, or the name as it is: a folder or hub id."""
-    shipped = SHIPPED / ("omni-avsr-st" if name == "tiny" else name)
-    if str(name).startswith("tiny") and shipped.is_dir():
+    if Path(name).is_dir():
+        return name
+    if name == "tiny" or str(name).startswith("tiny-"):
+        shipped = SHIPPED / ("omni-avsr-st" if name == "tiny" else name)
+        if not shipped.is_dir():
+            raise ValueError(f"{name} is not in this installation; `python -m recipes.tiny_towers` in a clone makes it")
         return shipped
-    if not Path(name).is_dir() and (str(name).startswith((".", "/", "~")) or str(name).count("/") > 1):
+    if str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise ValueError(f"there is no folder {name}")
     return name
 
