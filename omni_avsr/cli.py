@@ -3,7 +3,6 @@
 import inspect
 import re
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,6 +16,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
+from omni_avsr.run import quiet
 from omni_avsr.settings import DecodeSettings, DemoSettings, ToySettings, TrainSettings, numbers
 from omni_avsr.tasks import VERSION
 
@@ -66,7 +66,7 @@ def convert_avhubert(
     """Turn a fairseq AV-HuBERT checkpoint into a video encoder folder."""
     from omni_avsr import convert
 
-    _quiet()
+    quiet()
     _report(convert.convert_avhubert(file, out, config), out)
 
 
@@ -90,7 +90,7 @@ def convert_official(  # noqa: PLR0913 - one parameter per option of the command
     """Turn a published Omni-AVSR, Llama-MTSK or Llama-AVSR checkpoint into a model folder with all its weights."""
     from omni_avsr import convert
 
-    _quiet()
+    quiet()
     renamed = convert.convert_official(
         file,
         out,
@@ -150,7 +150,7 @@ def train(settings: TrainSettings) -> None:
     """Train a model; without options, omni-avsr-st on the toy corpus and the tiny towers."""
     from omni_avsr.training import fit
 
-    _quiet()
+    quiet()
     _say(f"The model is in {fit(settings, _Bars())}")
 
 
@@ -162,7 +162,7 @@ def decode(settings: DecodeSettings) -> None:
     from omni_avsr.evaluation import worst, write_hypotheses
     from omni_avsr.text import alignment
 
-    _quiet()
+    quiet()
     decoded, row, failed = decoding.decode_file(settings, _Bars())
     if settings.out:
         write_hypotheses(settings.out, decoded.hypotheses)
@@ -188,7 +188,7 @@ def demo(settings: DemoSettings) -> None:
     from omni_avsr.demo import demo
     from omni_avsr.evaluation import table_one
 
-    _quiet()
+    quiet()
     rows = demo(settings, _Bars(), _say)
     Console().print(table_one(rows, title="Word errors in percent, in the layout of Omni-AVSR's Table I"))
     _say(f"Report: {settings.out}/report.html. Next:")
@@ -213,15 +213,6 @@ def toy(settings: ToySettings, out: Out) -> None:
     files = write_corpus(out, settings.world, settings.clips, settings.seed, processes=processes, progress=progress)
     for split, file in files.items():
         _say(f"{split}: {file}")
-
-
-def _quiet() -> None:
-    """Leaves out what libraries say to their developers."""
-    from transformers.utils import logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def _say(text: str) -> None:

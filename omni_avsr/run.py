@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -64,3 +65,12 @@ def _commit() -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or None
+
+
+def quiet() -> None:
+    """Leaves out what libraries say to their developers."""
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
