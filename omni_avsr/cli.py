@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
-from rich.table import Table
 
 from omni_avsr.run import quiet
 from omni_avsr.settings import DecodeSettings, DemoSettings, ToySettings, TrainSettings, numbers
@@ -105,17 +104,13 @@ def convert_official(  # noqa: PLR0913 - one parameter per option of the command
 
 
 def _report(renamed: list[tuple[str, str | None]], out: Path) -> None:
-    """Prints what was renamed, keys that differ only in numbers as one row."""
+    """Prints what was renamed, a line for keys that differ only in numbers."""
     rows = Counter((re.sub(r"\b\d+\b", "N", old), re.sub(r"\b\d+\b", "N", new or "")) for old, new in renamed)
-    table = Table(
-        "was",
-        "is",
-        "tensors",
-        title=f"{sum(new is not None for _, new in renamed)} tensors written to {escape(str(out))}",
-    )
     for (old, new), count in rows.items():
-        table.add_row(escape(old), ("as before" if new == old else new) or "[dim]not needed[/dim]", str(count))
-    Console().print(table)
+        _say(
+            f"{escape(old)} [dim]->[/dim] {'as before' if new == old else escape(new) or 'not needed'} [dim]({count})[/dim]"
+        )
+    _say(f"{sum(new is not None for _, new in renamed)} tensors written to {escape(str(out))}")
 
 
 def _takes(settings: type) -> Callable:

@@ -114,7 +114,7 @@ def avhubert_config(weights: Weights, known: dict | None = None) -> AVHubertConf
         sizes = " nor ".join(map(str, KNOWN_AVHUBERT))
         raise ValueError(
             f"AV-HuBERT of width {width} is neither {sizes}: its heads and norms cannot be told from the weights; "
-            "give its config (a fairseq config as JSON, or a converted folder)"
+            "give its config, fairseq's as JSON or a converted folder (--video-encoder; for convert avhubert --config)"
         )
     position = weights["encoder.pos_conv.0.weight_v"]  # (width, width / groups, kernel)
     stages = range(1, 1 + _count(weights, r"^feature_extractor_video\.resnet\.trunk\.layer(\d+)\."))

@@ -86,6 +86,7 @@ def save_adapters(model: nn.Module, folder: Path) -> None:
     """Writes one folder per adapter, as PEFT reads them."""
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form
 
 
 def load_adapters(model: nn.Module, folder: Path, names: Sequence[str]) -> nn.Module:
