@@ -107,9 +107,8 @@ def _report(renamed: list[tuple[str, str | None]], out: Path) -> None:
     """Prints what was renamed, a line for keys that differ only in numbers."""
     rows = Counter((re.sub(r"\b\d+\b", "N", old), re.sub(r"\b\d+\b", "N", new or "")) for old, new in renamed)
     for (old, new), count in rows.items():
-        _say(
-            f"{escape(old)} [dim]->[/dim] {'as before' if new == old else escape(new) or 'not needed'} [dim]({count})[/dim]"
-        )
+        now = "as before" if new == old else escape(new) or "not needed"
+        _say(f"{escape(old)} [dim]->[/dim] {now} [dim]({count})[/dim]")
     _say(f"{sum(new is not None for _, new in renamed)} tensors written to {escape(str(out))}")
 
 
