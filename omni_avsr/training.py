@@ -215,10 +215,10 @@ def fit(settings: TrainSettings, report: Report = silent) -> Path:
     """Trains as the settings say and returns the folder of the trained model, inside the run's folder."""
     refuse_taken(settings.out)
     torch.manual_seed(settings.seed)
-    train, valid = _clips(settings, report)
     towers = {"audio": settings.audio_encoder, "video": settings.video_encoder, "llm": settings.llm}
     model = OmniAVSR.from_towers(**towers, **settings.model_settings())
     processor = OmniAVSRProcessor.of(model)
+    train, valid = _clips(settings, report)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     data = Batches(model, processor, settings, report)
