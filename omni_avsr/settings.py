@@ -81,7 +81,7 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise ValueError(f"unknown {name} {value!r}; available: {', '.join(allowed)}")
-        if len(self.weights) != len(Task):
+        if len(self.task_weights.split(",")) != len(Task):
             raise ValueError(f"task_weights {self.task_weights!r} are not three numbers, for ASR, VSR and AVSR")
         if self.cache_copies and self.video_lora_rank:
             raise ValueError("cached features and a trained video encoder exclude each other: set cache_copies to 0")
@@ -93,7 +93,7 @@ class TrainSettings:
     @property
     def weights(self) -> dict[Task, float]:
         """The loss weight of each task."""
-        return dict(zip(Task, map(float, self.task_weights.split(",")), strict=False))
+        return dict(zip(Task, map(float, self.task_weights.split(",")), strict=True))
 
     @property
     def step_rates(self) -> str:

@@ -112,6 +112,7 @@ def test_a_trained_video_lora_trains(settings):
         ({"audio_rates": "4,x"}, "'4,x' is not a list of whole numbers"),
         ({"logger": "mlflow"}, "unknown logger 'mlflow'; available: tensorboard, wandb, csv, none"),
         ({"task_weights": "1,2"}, "task_weights '1,2' are not three numbers"),
+        ({"task_weights": "1,2,3,4"}, "task_weights '1,2,3,4' are not three numbers"),
         ({"method": "llama-avsr", "tasks": "asr,vsr"}, "llama-avsr trains one task, asr,vsr were given"),
         ({"video_lora_rank": 4}, "cached features and a trained video encoder exclude each other"),
         ({"valid": None}, "give both data and valid"),
