@@ -1,9 +1,9 @@
 """Beam search over a batch of prefixes; greedy is one beam. Deterministic; a clip's ids do not depend on the batch.
 
-Scores and the stopping rule are those of transformers 4.43, with which the published code was recorded: a hypothesis
-scores its log-probability per token, eos included, and a clip is done when its worst kept hypothesis is at least as good
-as the best candidate of the step, finished or not. (Version 5 compares with unfinished ones alone, stops earlier, and
-gives other transcripts.) The prefix runs once and is then shared out to the beams; a clip that is done leaves the batch.
+Scores and the stopping rule are those of transformers 4.43, with which the published code was recorded. A hypothesis
+scores its log-probability per token, eos included. A clip is done when its worst kept hypothesis is at least as good
+as the best candidate of the step, finished or not. (Version 5 compares with unfinished ones alone, stops earlier and
+gives other transcripts.) The prefix runs once and is shared out to the beams; a clip that is done leaves the batch.
 """
 
 from dataclasses import dataclass
