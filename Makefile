@@ -1,8 +1,10 @@
-# `make test` on a machine with nothing but Python 3.11 or newer: makes .venv, installs, runs the suite.
+# `make demo` and `make test` on a machine with nothing but Python 3.11 or newer: they make .venv and install first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint format clean
+RUN := runs/demo
+
+.PHONY: install demo test lint format clean
 
 install: .venv/installed
 
@@ -11,6 +13,9 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,toy]'
 	touch $@
+
+demo: install
+	$(BIN)/omni-avsr demo --out $(RUN)
 
 test: install
 	$(BIN)/pytest

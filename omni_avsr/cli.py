@@ -14,9 +14,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
+from rich.table import Table
 
 from omni_avsr.run import quiet
-from omni_avsr.settings import DecodeSettings, DemoSettings, ToySettings, TrainSettings, numbers
+from omni_avsr.settings import (
+    CheckSettings,
+    DecodeSettings,
+    DemoSettings,
+    PrepareSettings,
+    ToySettings,
+    TrainSettings,
+    TranscribeSettings,
+    numbers,
+)
 from omni_avsr.tasks import VERSION
 
 app = typer.Typer(
@@ -29,7 +39,9 @@ app = typer.Typer(
 convert_app = typer.Typer(
     help="Turn foreign weights into our folders. Nothing in a file is executed.", no_args_is_help=True
 )
+data_app = typer.Typer(help="Look at label files.", no_args_is_help=True)
 app.add_typer(convert_app, name="convert")
+app.add_typer(data_app, name="data")
 
 Out = Annotated[Path, typer.Argument(help="The folder to write; it must be new or empty.")]
 
@@ -209,6 +221,129 @@ def toy(settings: ToySettings, out: Out) -> None:
         _say(f"{split}: {file}")
 
 
+@data_app.command("check")
+@_takes(CheckSettings)
+def check(
+    settings: CheckSettings,
+    manifest: Annotated[Path, typer.Argument(help="A label file of any layout, or a folder of media.")],
+) -> None:
+    """Say what a label file holds, and what is wrong with it; exit code 1 if something is."""
+    from omni_avsr.data import check
+    from omni_avsr.data import manifest as manifests
+
+    loaded = manifests.load(manifest, settings.root, settings.format, settings.tokens)
+    findings = check.check(loaded, settings.sample, settings.raw, _Bars())
+    _show_findings(findings)
+    if settings.write:
+        manifests.write(loaded.clips, settings.write)
+        _say(f"Written to {escape(settings.write)}")
+    for problem in findings.problems:
+        _complain(problem)
+    if findings.problems:
+        raise typer.Exit(1)
+
+
+def _show_findings(findings) -> None:
+    from omni_avsr.data.check import histogram
+    from omni_avsr.tasks import VIDEO_FPS
+
+    clips, words = findings.manifest.clips, findings.words
+    seconds = [clip.frames / VIDEO_FPS for clip in clips]
+    table = Table(title=escape(str(findings.manifest.file)), title_justify="left", show_header=False)
+    rows = {
+        "format": findings.manifest.format,
+        "clips": f"{len(clips):,}",
+        "hours": f"{findings.hours:.2f}",
+        "words": f"{sum(words):,}",
+        "clips without text": f"{words.count(0):,}",
+        "clips read": f"{findings.read:,}",
+        "frames a second": _counts(findings.fps),
+        "pixels": _counts({f"{h} x {w}": n for (h, w), n in findings.sizes.items()}),
+        "sample rate": _counts(findings.sample_rates),
+        "other number of frames than the file says": f"{findings.wrong_frames:,}",
+        "problems": f"{len(findings.problems):,}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+    for name, lengths in (("seconds", seconds), ("words", words)):
+        bars = Table("from", "to", "clips", "", title=f"Lengths in {name}", title_justify="left")
+        bins = histogram(lengths)
+        for low, high, count in bins:
+            bars.add_row(f"{low:.1f}", f"{high:.1f}", f"{count:,}", "█" * round(30 * count / max(n for *_, n in bins)))
+        Console().print(bars)
+
+
+def _counts(counter) -> str:
+    return ", ".join(f"{value} ({count:,})" for value, count in counter.items()) or "none"
+
+
+@app.command("prepare")
+@_takes(PrepareSettings)
+def prepare(
+    settings: PrepareSettings,
+    source: Annotated[Path, typer.Argument(help="The folder of raw videos.")],
+    out: Annotated[Path, typer.Option(help="Where the clips go; what is there already is not done again.")],
+) -> None:
+    """Make mouth clips of raw videos: detect, track, align and crop the face that speaks."""
+    from omni_avsr import mouth
+    from omni_avsr.prepare import prepare, sheet
+
+    records = prepare(source, out, settings, _Bars())
+    made = [record for record in records if record.error is None]
+    _show_quality(made)
+    if settings.sheet and (picture := sheet(out, made)) is not None:
+        mouth.write_picture(settings.sheet, picture)
+    _say(f"{sum(len(record.rows) for record in made)} clips of {len(made)} videos; label files in {out}/labels")
+    failed = [record.error for record in records if record.error]
+    for error in failed:
+        _complain(error)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_quality(records) -> None:
+    table = Table("", "worst", "median", "best", title="Quality of the crops", title_justify="left")
+    lines = {
+        "detected": ("frames with the face", False),
+        "jitter": ("jitter in pixels", True),
+        "off_centre": ("largest distance of mouth and middle, in pixels", True),
+        "eyes_apart": ("distance of the eyes in the video, in pixels", False),
+    }
+    for key, (name, low_is_good) in lines.items():
+        values = sorted((record.quality[key] for record in records), reverse=low_is_good)
+        if values:
+            table.add_row(name, *(f"{values[i]:g}" for i in (0, len(values) // 2, -1)))
+    Console().print(table)
+
+
+@app.command("transcribe")
+@_takes(TranscribeSettings)
+def transcribe(
+    settings: TranscribeSettings,
+    files: Annotated[list[Path], typer.Argument(help="Videos, mouth clips or sounds, or folders of them.")],
+) -> None:
+    """Print what is said in videos, mouth clips or sounds of any length."""
+    from omni_avsr.transcribing import expand, transcribe_files
+    from omni_avsr.transcripts import Writer
+
+    quiet()
+    found = expand(files)
+    failed = []
+    with Writer(settings.format, settings.out, several=len(found) > 1) as writer:
+        for transcript in transcribe_files(found, settings):
+            writer.write(transcript)
+            failed += [transcript.error] if transcript.error else []
+    for error in failed:
+        _complain(error)
+    if failed:
+        raise typer.Exit(2 if len(failed) == len(found) else 1)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False)
+
+
 def _say(text: str) -> None:
     Console(soft_wrap=True).print(text, highlight=False)
 
@@ -236,5 +371,5 @@ def main() -> None:
     try:
         app(prog_name="omni-avsr")
     except (ValueError, OSError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False)
+        _complain(str(error))
         sys.exit(2)

@@ -97,16 +97,23 @@ def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settin
     for (task, audio_rate, video_rate), result in decoded.items():
         started = time.perf_counter()
         rates = model.config.choose(task, audio_rate, video_rate)
-        tokens = {name: ids.to(model.device) for name, ids in processor.tokens(media, task, rates, None).items()}
         options = {"num_beams": settings.beams, "max_new_tokens": settings.max_new_tokens}
-        routing = {"task": task, "audio_rate": audio_rate, "video_rate": video_rate, "features": features}
-        ids, scores = model.generate_with_scores(**tokens, **routing, **options)
-        confidences = scores.exp().tolist()
+        texts, confidences = say(model, processor, media, features, task, rates, **options)
         result.decode_seconds += shared + time.perf_counter() - started
         result.audio_seconds += sum(clip["seconds"] for _, clip in batch)
-        for (clip, _), said, confidence in zip(batch, processor.batch_decode(ids), confidences, strict=True):
+        for (clip, _), said, confidence in zip(batch, texts, confidences, strict=True):
             found = (Task(task), rates.get("audio"), rates.get("video"), confidence, condition[1], condition[0])
             result.hypotheses.append(Hypothesis(clip.id, clip.text, said, *found))
+
+
+def say(
+    model, processor, media: dict, features, task: str, rates: dict[str, int], **options: Any
+) -> tuple[list[str], list[float]]:
+    """The transcripts of a batch whose features are known, and how sure the model is of each."""
+    tokens = {name: ids.to(model.device) for name, ids in processor.tokens(media, task, rates, None).items()}
+    routing = {f"{modality}_rate": rate for modality, rate in rates.items()}
+    ids, scores = model.generate_with_scores(**tokens, task=task, features=features, **routing, **options)
+    return processor.batch_decode(ids), scores.exp().tolist()
 
 
 def load(checkpoint: str | None, device: str = "auto") -> tuple[OmniAVSR, OmniAVSRProcessor, str]:
@@ -123,7 +130,7 @@ def load(checkpoint: str | None, device: str = "auto") -> tuple[OmniAVSR, OmniAV
 def clips_to_decode(settings: DecodeSettings, report: Report) -> tuple[list[manifest.Clip], str]:
     """The clips to decode and where they are from."""
     if settings.data:
-        return manifest.read(settings.data, settings.root), settings.data
+        return manifest.read(settings.data, settings.root, settings.format, settings.tokens), settings.data
     file = toy_corpus(settings.toy_world, settings.toy_clips, report, splits=("test",))["test"]
     return manifest.read(file), str(file)
 

@@ -1,14 +1,24 @@
-"""Reading and writing of sound and video. The only file that knows the decoder library (PyAV)."""
+"""Reading and writing of sound and video. The only file that knows the decoder library (PyAV).
 
+`read_audio` and `read_video` take prepared clips as they are. `audio_blocks` and `video_frames` take anything: they
+stream, and follow the file's clock, from its start, so that sound and picture belong together.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
-from omni_avsr.tasks import SAMPLE_RATE, VIDEO_FPS
+from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
-H264 = {"crf": "18", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes everywhere
+LONGEST_GAP = 60  # seconds without a picture that are believed
+LAST_FRAME = 0.2  # seconds that a last frame is shown at most
+# the same bytes everywhere: one thread, and without what x264 computes differently by where it lies in memory
+H264 = {"crf": "18", "preset": "veryfast", "threads": "1", "mbtree": "0"}
 
 
 def read_audio(path: Path | str) -> np.ndarray:
@@ -37,30 +47,141 @@ def read_video(path: Path | str) -> np.ndarray:
 def write_audio(path: Path | str, audio: np.ndarray) -> None:
     """Writes int16 samples (S,) at 16 kHz as a wav file."""
     with av.open(str(path), "w", format="wav") as container:
-        stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        container.mux([*stream.encode(frame), *stream.encode(None)])
+        _mux_audio(container, container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono"), audio)
 
 
-def write_video(path: Path | str, frames: np.ndarray) -> None:
-    """Writes uint8 frames (T, H, W) or (T, H, W, 3) at 25 fps as H.264."""
+def _mux_audio(container: av.container.OutputContainer, stream: av.AudioStream, audio: np.ndarray) -> None:
+    frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
+    frame.sample_rate = SAMPLE_RATE
+    container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+def write_video(path: Path | str, frames: np.ndarray, audio: np.ndarray | None = None) -> None:
+    """Writes uint8 frames (T, H, W) or (T, H, W, 3) at 25 fps as H.264, with int16 samples (S,) at 16 kHz as AAC."""
     colour = "gray" if frames.ndim == 3 else "rgb24"
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(VIDEO_FPS), options=H264)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        sound = None if audio is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format=colour)))
         container.mux(stream.encode(None))
+        if sound is not None and audio is not None:
+            _mux_audio(container, sound, audio)
 
 
-def _open(path: Path | str, kind: str) -> av.container.InputContainer:
-    """The opened file, which has a stream of this kind."""
+@dataclass(frozen=True)
+class Probe:
+    """What a file says of itself; a stream that it does not have is None."""
+
+    seconds: float
+    fps: float | None
+    size: tuple[int, int] | None  # height and width in pixels
+    sample_rate: int | None
+    channels: int | None
+
+
+def probe(path: Path | str) -> Probe:
+    """The file's streams, from its header."""
+    with _open(path) as container:
+        video, audio = _stream(container, "video"), _stream(container, "audio")
+        lengths = [float(s.duration * s.time_base) for s in (video, audio) if s and s.duration and s.time_base]
+        seconds = (container.duration or 0) / av.time_base if container.duration else max(lengths, default=0.0)
+        return Probe(
+            max(seconds, 0.0),
+            float(video.average_rate or video.guessed_rate or 0) if video else None,
+            (video.height, video.width) if video else None,
+            audio.rate if audio else None,
+            audio.channels if audio else None,
+        )
+
+
+def count_frames(path: Path | str) -> int:
+    """About how many frames of ours a file has, from its header; 0 if it cannot be read."""
     try:
-        container = av.open(str(path))
+        return round(probe(path).seconds * VIDEO_FPS)
+    except ValueError:
+        return 0
+
+
+def audio_blocks(path: Path | str) -> Iterator[np.ndarray]:
+    """The first audio stream as mono float32 pieces at 16 kHz, with silence where it begins after the file does."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+    with _open(path, "audio") as container:
+        first = True
+        for frame in container.decode(audio=0):
+            if first and frame.time:
+                late = min(max(frame.time - _start(container), 0.0), LONGEST_GAP)
+                yield np.zeros(round(late * SAMPLE_RATE), np.float32)
+            first = False
+            yield from map(_samples, resampler.resample(frame))
+        yield from map(_samples, [] if first else resampler.resample(None))
+
+
+def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray]:
+    """The first video stream upright and at 25 fps, whatever its rate: uint8 (H, W, 3), or (H, W) if colour is gray.
+
+    A frame of ours is what the file shows in the middle of it.
+    """
+    with _open(path, "video") as container:
+        stream = _stream(container, "video")
+        stream.thread_type = "AUTO"
+        last, due, begin = None, 0, 0.0
+        step = float(1 / (stream.average_rate or VIDEO_FPS))  # how long the last frame is shown
+        for frame in container.decode(stream):
+            before, begin = begin, frame.time - _start(container) if frame.time is not None else begin + step
+            step = min(begin - before, LAST_FRAME) if begin > before else step
+            image = np.rot90(frame.to_ndarray(format=colour), round(frame.rotation / 90))
+            if begin - due / VIDEO_FPS > LONGEST_GAP:
+                raise ValueError(f"{path} shows nothing for {begin - due / VIDEO_FPS:.0f} seconds, its clock is broken")
+            shown = image if last is None else last
+            while (due + 0.5) / VIDEO_FPS < begin:
+                yield shown
+                due += 1
+            last = image
+        while last is not None and (due + 0.5) / VIDEO_FPS < begin + step:
+            yield last
+            due += 1
+
+
+def frames_of_sound(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The samples (640,) of each video frame, the last filled up with silence."""
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        whole = len(rest) // SAMPLES_PER_VIDEO_FRAME * SAMPLES_PER_VIDEO_FRAME
+        yield from rest[:whole].reshape(-1, SAMPLES_PER_VIDEO_FRAME)
+        rest = rest[whole:]
+    if len(rest):
+        yield np.pad(rest, (0, SAMPLES_PER_VIDEO_FRAME - len(rest)))
+
+
+def loudness(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """The root mean square of each video frame's samples (T,)."""
+    return np.array([np.sqrt(np.square(samples).mean()) for samples in frames_of_sound(blocks)])
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    return frame.to_ndarray()[0].astype(np.float32) / 32768
+
+
+def _start(container: av.container.InputContainer) -> float:
+    return (container.start_time or 0) / av.time_base
+
+
+def _stream(container: av.container.InputContainer, kind: str):
+    """The first stream of this kind that is no cover picture."""
+    streams = getattr(container.streams, kind)
+    return next((s for s in streams if not s.disposition & av.stream.Disposition.attached_pic), None)
+
+
+@contextmanager
+def _open(path: Path | str, kind: str | None = None) -> Iterator[av.container.InputContainer]:
+    """The opened file, which has a stream of this kind; whatever is wrong with it is a ValueError that names it."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            if kind and not _stream(container, kind):
+                raise ValueError(f"{path} has no {kind} stream")
+            yield container
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    if not getattr(container.streams, kind):
-        container.close()
-        raise ValueError(f"{path} has no {kind} stream")
-    return container

@@ -1,6 +1,7 @@
 """A run's folder: new, and with a run.json that says how it was made."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -26,6 +27,24 @@ def counted(items: Iterable[Item], what: str, total: int, report: Report) -> Ite
     for done, item in enumerate(items, 1):
         yield item
         report(what, done, total)
+
+
+def cache_root() -> Path:
+    """$OMNI_AVSR_CACHE, or omni-avsr in the user's cache folder."""
+    if own := os.environ.get("OMNI_AVSR_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni-avsr"
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes beside the path and renames, so that a file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def refuse_taken(out: str | Path) -> None:

@@ -47,7 +47,10 @@ class TrainSettings:
     data: str | None = option(None, "Label file of the training clips.  [default: the toy corpus]")
     valid: str | None = option(None, "Label file of the validation clips.  [default: the toy corpus's]")
     test: str | None = option(None, "Label file of the test clips, to make sure that they do not validate.")
-    root: str | None = option(None, "Folder that the files' paths start from.  [default: two above the label file]")
+    validate_on_test: bool = option(False, "Let clips of the test file validate.")
+    root: str | None = option(None, "Folder that the files' paths start from.  [default: as their format has it]")
+    format: str | None = option(None, "The label files' format, where it is not guessed right.  [default: guessed]")
+    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
     toy_clips: int = option(1600, "Its training clips; an eighth more are test clips.")
 
@@ -129,7 +132,9 @@ class DecodeSettings:
         None, "A run, a model's folder or hub id, or tiny.  [default: the newest under runs/, else tiny]"
     )
     data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
-    root: str | None = option(None, "Folder that the file's paths start from.  [default: two above the label file]")
+    root: str | None = option(None, "Folder that the file's paths start from.  [default: as its format has it]")
+    format: str | None = option(None, "The label file's format, where it is not guessed right.  [default: guessed]")
+    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
     toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
     beams: int = option(1, "Width of the beam search; 1 is greedy.")
@@ -161,3 +166,76 @@ class ToySettings:
     world: str = option("grid", "grid: six-word commands; open: sentences of over 500 words; mixed: both.")
     seed: int = option(1, "Seed of sentences, voices and mouths.")
     processes: int = option(0, "Processes; 0 takes one per core. The corpus does not depend on it.")
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """The options of `omni-avsr data check`."""
+
+    root: str | None = option(None, "Folder that the file's paths start from.  [default: as the format has it]")
+    format: str | None = option(None, "The format, where it is not guessed right.  [default: guessed]")
+    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
+    sample: int = option(100, "Clips that are read whole; 0 reads all.")
+    raw: bool = option(False, "Raw videos, whose frames need not be mouths of 96 x 96 pixels at 25 a second.")
+    write: str | None = option(None, "Write the clips here, as JSON lines.")
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """The options of `omni-avsr prepare`."""
+
+    dataset: str = option("folder", "lrs3, lrs2, or folder: any videos, each with its text beside it as .txt or none.")
+    name: str | None = option(None, "The dataset's name in the label files.  [default: lrs3, lrs2 or the folder's]")
+    seconds: int = option(16, "Longest piece of a pretraining clip, which is cut between words.")
+    landmarks: str | None = option(None, "Folder of .pkl files with landmarks, instead of a detector.")
+    detector: str | None = option(None, "The face detector's file, YuNet as ONNX.  [default: found or downloaded]")
+    download: bool = option(True, "Whether the detector may be downloaded.")
+    face: int | None = option(None, "Which face: 1 is the one seen longest.  [default: the one that speaks]")
+    processes: int = option(0, "Processes; 0 takes one per core.")
+    shard: str = option("1/1", "The part of the videos to do, such as 3/8, for job arrays.")
+    sheet: str | None = option(None, "Write a contact sheet of the first clips here, as PNG.")
+
+    def __post_init__(self):
+        if self.dataset not in ("lrs3", "lrs2", "folder"):
+            raise ValueError(f"unknown dataset {self.dataset!r}; available: lrs3, lrs2, folder")
+        _ = self.part
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The shard's number and how many there are."""
+        index, _, count = self.shard.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise ValueError(f"shard {self.shard!r} is none such as 3/8")
+        return int(index), int(count)
+
+
+@dataclass(frozen=True)
+class TranscribeSettings:
+    """The options of `omni-avsr transcribe`."""
+
+    task: str = option("auto", "asr, vsr, avsr, or auto: what the file has, a voice, a face, or both.")
+    format: str = option("text", "text, json, jsonl, srt, vtt or trn.")
+    checkpoint: str | None = option(
+        None, "A run, a model's folder or hub id, or tiny.  [default: the newest under runs/, else tiny]"
+    )
+    audio_rate: int | None = option(None, "Audio frames per token.  [default: the first trained]")
+    video_rate: int | None = option(None, "Video frames per token.  [default: the first trained]")
+    beams: int = option(1, "Width of the beam search; 1 is greedy.")
+    max_new_tokens: int = option(128, "Longest transcript of a window, in tokens.")
+    max_seconds_per_window: float = option(16.0, "Longer speech is cut at its quietest place.")
+    pause: float = option(0.5, "A pause of so many seconds ends a window.")
+    max_frames: int = option(3000, "Video frames in a batch.")
+    detector: str | None = option(None, "The face detector's file, YuNet as ONNX.  [default: found or downloaded]")
+    download: bool = option(True, "Whether the detector may be downloaded.")
+    face: int | None = option(None, "Which face: 1 is the one seen longest.  [default: the one that speaks]")
+    device: str = option("auto", "auto, cpu or cuda.")
+    out: str | None = option(None, "Write here instead of to the terminal.")
+
+    def __post_init__(self):
+        if self.task != "auto":
+            Task(self.task)
+        if self.format not in TRANSCRIPTS:
+            raise ValueError(f"unknown format {self.format!r}; available: {', '.join(TRANSCRIPTS)}")
+
+
+TRANSCRIPTS = ("text", "json", "jsonl", "srt", "vtt", "trn")

@@ -243,9 +243,12 @@ def _clips(settings: TrainSettings, report: Report) -> tuple[list[manifest.Clip]
     files: dict[str, Any] = {"train": settings.data, "valid": settings.valid, "test": settings.test}
     if settings.data is None:
         files = toy_corpus(settings.toy_world, settings.toy_clips, report)
-    clips = {split: manifest.read(file, settings.root) for split, file in files.items() if file}
-    if {c.video for c in clips["valid"]} & {c.video for c in clips.get("test", [])}:
-        raise ValueError(f"{files['valid']} validates on clips of the test file {files['test']}")
+    where = (settings.root, settings.format, settings.tokens)
+    clips = {split: manifest.read(file, *where) for split, file in files.items() if file}
+    if not settings.validate_on_test and {c.video for c in clips["valid"]} & {c.video for c in clips.get("test", [])}:
+        raise ValueError(
+            f"{files['valid']} validates on clips of the test file {files['test']}; --validate-on-test allows it"
+        )
     if {c.video for c in clips["valid"]} == {c.video for c in clips["train"]}:
         raise ValueError(f"{files['valid']} holds the training clips")
     kept = loading.within_budget(clips["train"], settings.max_frames)

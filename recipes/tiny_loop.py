@@ -35,8 +35,9 @@ Loss = Callable[[Batch, int], dict[str, Tensor]]  # of a batch and the step; 'lo
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bf16 on a GPU, nothing on a CPU."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    """bf16 where the hardware computes in it: half the time of a video step, on a CPU too."""
+    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def train(plan: Plan, modules: dict[str, nn.Module], loss_of: Loss, corpus: Corpus, noise: Noise) -> dict[str, float]:

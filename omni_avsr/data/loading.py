@@ -56,7 +56,7 @@ class ClipDataset(Dataset):
         index, epoch = key
         clip = self.clips[index]
         try:
-            audio, video = media.read_audio(clip.audio), media.read_video(clip.video)
+            audio, video = media.read_audio(clip.sound), media.read_video(clip.video)
         except ValueError as error:
             log.warning("clip skipped: %s", error)
             return None
@@ -72,7 +72,7 @@ def babble_of(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
     speech = []
     for index in rng.permutation(len(clips))[:BABBLE_CLIPS]:
         try:
-            speech.append(media.read_audio(clips[index].audio))
+            speech.append(media.read_audio(clips[index].sound))
         except ValueError as error:
             log.warning("no voice for the babble: %s", error)
     if not speech:

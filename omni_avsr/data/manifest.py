@@ -1,14 +1,33 @@
-"""Label files to clips."""
+"""Label files to clips: one reader for the layouts that exist.
 
-from dataclasses import dataclass
+| format | file | text |
+|---|---|---|
+| llama-avsr | CSV: dataset, path, frames, ignored, text | in the file; commas allowed |
+| auto-avsr | CSV: dataset, path, frames, token ids | in the folder of texts beside the videos, or from the ids |
+| avhubert | TSV: a root, then id, video, audio, frames, samples | line by line in .wrd, or in .LANGUAGE |
+| mms-llama | the same with a sixth column and {PLACEHOLDERS} | the same |
+| usr | CSV: tag, path, frames, token ids; never guessed | from the ids |
+| jsonl | one object a line: id, audio, video, frames, text | in the file |
+| folder | media, a video's sound in it or beside it | .txt beside each |
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-FIELDS = 5  # dataset, path, frames, ignored, text
+from omni_avsr import media
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".3gp")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
+NAMED = 5  # problems that a refusal names
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: where its sound and its mouth lie, and what is said."""
+    """One utterance: where its sound and its mouth lie (may be one file), and what is said."""
 
     id: str
     audio: Path
@@ -16,32 +35,299 @@ class Clip:
     frames: int  # of the file, a hint for batching; never taken for the truth
     text: str
 
+    @property
+    def sound(self) -> Path:
+        """The file to listen to: the one beside the video, else the video itself."""
+        return self.audio if self.audio.is_file() else self.video
 
-def read(file: Path | str, root: Path | str | None = None) -> list[Clip]:
-    """The clips of a five-field label file, as Llama-AVSR and Omni-AVSR have them; text may hold commas.
 
-    A clip's video is at root / dataset / path, its sound beside it as .wav. Refuses the file with all its problems.
+@dataclass(frozen=True)
+class Manifest:
+    """A label file, its format, and its clips with the line that each is on."""
+
+    file: Path
+    format: str
+    clips: list[Clip]
+    lines: list[int]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A label file as it was opened."""
+
+    file: Path
+    root: Path | None
+    lines: list[tuple[int, str]]  # numbered from 1, without the blank ones
+    tokens: Path | None
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths start from."""
+        return self.root or self.file.resolve().parent.parent
+
+
+Row = tuple[int, str]
+Reader = Callable[[_Source], tuple[Sequence[Row], Callable[[int, str], Clip]]]  # the rows, and what makes a clip of one
+
+
+def read(
+    file: Path | str, root: Path | str | None = None, format: str | None = None, tokens: Path | str | None = None
+) -> list[Clip]:
+    """The clips of a label file or a folder of media, whatever its layout; refuses it with all its problems."""
+    return load(file, root, format, tokens).clips
+
+
+def load(
+    file: Path | str, root: Path | str | None = None, format: str | None = None, tokens: Path | str | None = None
+) -> Manifest:
+    """The same with the format and the lines.
+
+    `root` is where relative paths start, by default two folders above the file, or what a TSV says. `tokens` is what
+    names token ids: a sentencepiece model, or a list of pieces and ids.
     """
     file = Path(file)
-    if not file.is_file():
+    if format not in (None, *FORMATS):
+        raise ValueError(f"unknown format {format!r}; available: {', '.join(FORMATS)}")
+    if file.is_dir():
+        clips = list(_folder(file))
+        manifest = Manifest(file, "folder", clips, [0] * len(clips))
+    elif not file.is_file():
         raise ValueError(f"label file {file} does not exist")
-    base = Path(root) if root else file.resolve().parent.parent
-    rows = [(number, line.split(",", FIELDS - 1)) for number, line in enumerate(_lines(file), 1) if line.strip()]
-    problems = [f"line {n}: {len(row)} fields, {FIELDS} expected" for n, row in rows if len(row) < FIELDS]
-    problems += [
-        f"line {n}: {row[2]!r} is no number of frames" for n, row in rows if len(row) > 2 and not row[2].isdigit()
-    ]
-    if problems:
-        raise ValueError(f"{file}: {'; '.join(problems[:5])}{f' and {len(problems) - 5} more' if problems[5:] else ''}")
-    if not rows:
+    else:
+        source = _Source(file, Path(root) if root else None, _numbered(file), Path(tokens) if tokens else None)
+        manifest = _parsed(source, format or detect([line for _, line in source.lines]))
+    if not manifest.clips:
         raise ValueError(f"{file} holds no clips")
-    return [_clip(base, *row) for _, row in rows]
+    return manifest
 
 
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8-sig").splitlines()
+def write(clips: Sequence[Clip], file: Path | str) -> None:
+    """Writes a label file of our own format, with absolute paths."""
+    rows = [asdict(replace(clip, audio=clip.sound.absolute(), video=clip.video.absolute())) for clip in clips]
+    lines = [json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows]
+    Path(file).write_text("".join(lines), encoding="utf-8")
 
 
-def _clip(base: Path, dataset: str, path: str, frames: str, _: str, text: str) -> Clip:
-    video = base / dataset / path
-    return Clip(str(Path(path).with_suffix("")), video.with_suffix(".wav"), video, int(frames), text.strip())
+def detect(lines: Sequence[str]) -> str:
+    """The format of these lines; that of a file with mistakes is what most of it looks like."""
+    some = lines[:100]
+    if not some or some[0].startswith("{"):
+        return "jsonl"
+    if len(some) > 1 and "\t" not in some[0] and some[1].count("\t") >= 4:
+        return "avhubert" if some[1].count("\t") == 4 else "mms-llama"
+    fields = [line.split(",", 4) for line in some]
+    ids = sum(len(row) == 4 and _are_ids(row[3]) for row in fields)
+    return "auto-avsr" if ids > sum(len(row) == 5 for row in fields) else "llama-avsr"
+
+
+def _are_ids(text: str) -> bool:
+    return bool(text.split()) and all(part.isdigit() for part in text.split())
+
+
+def _numbered(file: Path) -> list[Row]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # a byte-order mark is none of the text; line ends are as they may
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}") from None
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _parsed(source: _Source, format: str) -> Manifest:
+    """The clips of all lines, or one error that names every line that is wrong."""
+    if not source.lines:
+        return Manifest(source.file, format, [], [])
+    rows, clip_of = FORMATS[format](source)
+    places: dict[str, int] = {}
+    clips, problems = [], []
+    for number, line in rows:
+        try:
+            clip = clip_of(number, line)
+            if places.setdefault(clip.id, number) != number:
+                raise ValueError(f"{clip.id} is on line {places[clip.id]} too")
+            clips.append(clip)
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+    if problems:
+        more = f" and {len(problems) - NAMED} more" if problems[NAMED:] else ""
+        raise ValueError(f"{source.file}: {'; '.join(problems[:NAMED])}{more}")
+    return Manifest(source.file, format, clips, list(places.values()))
+
+
+def _fields(line: str, separator: str, count: int) -> list[str]:
+    fields = line.split(separator, count - 1)
+    if len(fields) < count:
+        raise ValueError(f"{len(fields)} fields, {count} expected")
+    return [field.strip() for field in fields]
+
+
+def _frames(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is no number of frames")
+    return int(text)
+
+
+def _clip(video: Path, frames: str, text: str, name: str) -> Clip:
+    return Clip(str(Path(name).with_suffix("")), video.with_suffix(".wav"), video, _frames(frames), _lower(text))
+
+
+def _lower(text: str) -> str:
+    """Transcripts in capitals, as LRS2 and LRS3 have them, in lower case."""
+    return text.strip().lower() if text.isupper() else text.strip()
+
+
+def _place(source: _Source) -> Callable[[str, str], Path]:
+    """Where a dataset's file lies: below root / dataset, below the root, or where it says; as the first line shows."""
+    layouts: list[Callable[[str, str], Path]] = [
+        lambda dataset, path: source.base / dataset / path,
+        lambda _, path: source.base / path,
+    ]
+    first = source.lines[0][1].split(",", 2)
+    found = [layout for layout in layouts if len(first) == 3 and layout(*first[:2]).is_file()]
+    return found[0] if found else layouts[0]
+
+
+def _llama_avsr(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
+    place = _place(source)
+
+    def clip_of(_: int, line: str) -> Clip:
+        dataset, path, frames, _ignored, text = _fields(line, ",", 5)
+        return _clip(place(dataset, path), frames, text, path)
+
+    return source.lines, clip_of
+
+
+def _auto_avsr(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
+    place = _place(source)
+    text_of = _detokeniser(source.tokens) if source.tokens else None
+
+    def clip_of(_: int, line: str) -> Clip:
+        dataset, path, frames, ids = _fields(line, ",", 4)
+        video = place(dataset, path)
+        return _clip(video, frames, text_of(ids) if text_of else _text_beside(video), path)
+
+    return source.lines, clip_of
+
+
+def _usr(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
+    if not source.tokens:
+        raise ValueError(f"{source.file}: the format usr holds token ids alone: name what they mean with --tokens")
+    return _auto_avsr(source)
+
+
+def _text_beside(video: Path) -> str:
+    """The text of X_video_Y/clip.mp4 is in X_text_Y/clip.txt."""
+    file = Path(str(video).replace("_video_", "_text_")).with_suffix(".txt")
+    if file == video.with_suffix(".txt") or not file.is_file():
+        raise ValueError(f"no text in {file}; or name what the token ids mean with --tokens")
+    return transcript(file)
+
+
+def _detokeniser(file: Path) -> Callable[[str], str]:
+    """Token ids to text, with a sentencepiece model's own numbers, or with a list of `piece id` lines."""
+    if file.suffix == ".model":
+        from sentencepiece import SentencePieceProcessor
+
+        model = SentencePieceProcessor(model_file=str(file))
+        known = {str(i): model.id_to_piece(i) for i in range(model.get_piece_size())}
+    else:
+        pairs = [line.split() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        known = {number: piece for piece, number in pairs}
+
+    def text(ids: str) -> str:
+        unknown = [i for i in ids.split() if i not in known]
+        if unknown:
+            raise ValueError(f"token {unknown[0]} is not in {file}")
+        return "".join(known[i] for i in ids.split()).replace("▁", " ").replace("<eos>", "").strip()
+
+    return text
+
+
+def _tsv(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
+    base = source.root or Path(source.lines[0][1].strip())
+    rows = source.lines[1:]
+    texts = dict(zip([number for number, _ in rows], _texts(source.file, len(rows)), strict=True))
+
+    def clip_of(number: int, line: str) -> Clip:
+        name, video, audio, frames, *_ = _fields(line, "\t", 5)
+        video, audio = (_filled(path, source.root) for path in (video, audio.split(":")[0]))
+        return Clip(name, base / audio, base / video, _frames(frames), _lower(texts[number]))
+
+    return rows, clip_of
+
+
+def _filled(path: str, root: Path | None) -> str:
+    """The path with {LRS3_ROOT} and the like replaced by the environment's variable, else by the root."""
+
+    def value(match: re.Match) -> str:
+        found = os.environ.get(match[1]) or (str(root) if root else None)
+        if found is None:
+            raise ValueError(f"{match[0]} is in the path: set the environment variable {match[1]}, or give --root")
+        return found
+
+    return re.sub(r"\{(\w+)\}", value, path)
+
+
+def _texts(file: Path, count: int) -> list[str]:
+    """The lines of the text file of a TSV: X.wrd, or X.en or another language's."""
+    others = [path for path in sorted(file.parent.glob(f"{file.stem}.*")) if re.fullmatch(r"\.[a-z]{2}", path.suffix)]
+    found = [path for path in (file.with_suffix(".wrd"), *others) if path.is_file()]
+    if not found:
+        raise ValueError(f"{file} has no text: no {file.stem}.wrd beside it, nor a language's such as {file.stem}.en")
+    texts = found[0].read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    if len(texts) != count:
+        raise ValueError(f"{found[0]} has {len(texts)} lines for the {count} clips of {file}")
+    return texts
+
+
+def _jsonl(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
+    base = source.root or source.file.resolve().parent
+
+    def clip_of(_: int, line: str) -> Clip:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"no JSON: {error}") from None
+        media_of = [row.get(name) for name in ("audio", "video")] if isinstance(row, dict) else []
+        if not any(media_of) or not all(isinstance(value, str | None) for value in media_of):
+            raise ValueError("an object with the path of an audio or a video expected")
+        video = base / str(row.get("video") or row["audio"])
+        audio = base / str(row.get("audio") or row["video"])
+        name, frames = str(row.get("id", video.stem)), str(row.get("frames") or 0)
+        return Clip(name, audio, video, _frames(frames), _lower(str(row.get("text") or "")))
+
+    return source.lines, clip_of
+
+
+def _folder(folder: Path) -> Iterator[Clip]:
+    """Each video, each sound without one, and the text beside them."""
+    files = media_files(folder)
+    videos = {path.with_suffix(""): path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
+    sounds = {path.with_suffix(""): path for path in files if path.suffix.lower() in AUDIO_SUFFIXES}
+    for stem in sorted({*videos, *sounds}):
+        video, text = videos.get(stem, sounds.get(stem)), stem.with_name(f"{stem.name}.txt")
+        assert video is not None
+        words = transcript(text) if text.is_file() else ""
+        yield Clip(str(stem.relative_to(folder)), sounds.get(stem, video), video, media.count_frames(video), words)
+
+
+def media_files(folder: Path) -> list[Path]:
+    """All videos and sounds below a folder, hidden ones left out."""
+    known = {*VIDEO_SUFFIXES, *AUDIO_SUFFIXES}
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in known and path.is_file()]
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def transcript(file: Path) -> str:
+    """The text of a .txt file: its first line, without what LRS2 and LRS3 put around it."""
+    line = (file.read_text(encoding="utf-8-sig").split("\n") or [""])[0].removeprefix("Text:")
+    return _lower(" ".join(re.sub(r"\{[^}]*\}", " ", line).split()))
+
+
+FORMATS: dict[str, Reader] = {
+    "llama-avsr": _llama_avsr,
+    "auto-avsr": _auto_avsr,
+    "avhubert": _tsv,
+    "mms-llama": _tsv,
+    "usr": _usr,
+    "jsonl": _jsonl,
+}

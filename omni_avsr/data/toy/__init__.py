@@ -7,7 +7,6 @@ from pathlib import Path
 from omni_avsr.data.toy.corpus import (
     GENERATOR_VERSION,
     ToyClip,
-    cache_root,
     cached_corpus,
     generate,
     generate_shards,
@@ -31,7 +30,6 @@ __all__ = [
     "Spoken",
     "ToyClip",
     "Voice",
-    "cache_root",
     "cached_corpus",
     "draw_mouth",
     "frame_labels",

@@ -26,9 +26,10 @@ from omni_avsr.data.toy.mouth import Face, draw_mouth, lip_track, make_face, spe
 from omni_avsr.data.toy.phones import Phoneme
 from omni_avsr.data.toy.sentences import SPLITS, WORLDS, check, pronounced, sentences
 from omni_avsr.data.toy.speech import SPEAKERS, require_espeak, speak
+from omni_avsr.run import cache_root, write_whole
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
 
-GENERATOR_VERSION = 1  # to be raised by every change that alters a sample, a pixel or a word
+GENERATOR_VERSION = 2  # to be raised by every change that alters a sample, a pixel or a word
 SHARD = 100  # clips; about ten seconds' work
 
 Progress = Callable[[int, int], None]  # is told the clips that are done, and all
@@ -122,13 +123,6 @@ def cache_folder(world: str, clips: int, seed: int, sizes: dict[str, int] | None
     return cache_root() / f"toy-{world}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
 
 
-def cache_root() -> Path:
-    """$OMNI_AVSR_CACHE, or omni-avsr in the user's cache folder."""
-    if own := os.environ.get("OMNI_AVSR_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni-avsr"
-
-
 def label_path(out: Path, split: str) -> Path:
     """The label file of a split; it exists once the split is complete."""
     return Path(out) / "labels" / f"toy_{split}_transcript_lengths_seg16s.csv"
@@ -178,25 +172,14 @@ def _write_clip(out: Path, split: str, clip: ToyClip) -> str:
     video = f"toy_video_seg16s/{split}/{clip.speaker}/{clip.id}.mp4"
     text = f"toy_text_seg16s/{split}/{clip.speaker}/{clip.id}.txt"
     video_path = out / "toy" / video
-    _write_whole(video_path, lambda path: media.write_video(path, clip.video))
-    _write_whole(video_path.with_suffix(".wav"), lambda path: media.write_audio(path, clip.audio))
+    write_whole(video_path, lambda path: media.write_video(path, clip.video))
+    write_whole(video_path.with_suffix(".wav"), lambda path: media.write_audio(path, clip.audio))
     _write_text(out / "toy" / text, f"{clip.text.upper()}\n")
     return f"toy,{video},{len(clip.video)},0,{clip.text}"
 
 
 def _write_text(path: Path, text: str) -> None:
-    _write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the path and renames, so that a file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 # Not multiprocessing: its workers import the caller's script again, and torch with it.

@@ -1,0 +1,84 @@
+"""Transcripts as text, JSON, subtitles or TRN, written file by file as they come."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from omni_avsr.run import write_whole
+from omni_avsr.transcribing import Transcript
+
+SUBTITLES = ("srt", "vtt")
+
+
+class Writer:
+    """Writes to the terminal or one file; subtitles of several videos go to a folder, one file each."""
+
+    def __init__(self, format: str, out: str | None, several: bool):
+        if format in SUBTITLES and several and not out:
+            raise ValueError(f"{format} of several files needs --out, a folder")
+        self.format, self.out, self.several = format, Path(out) if out else None, several
+        self.rows: list[dict[str, Any]] = []
+        self.stream: TextIO = sys.stdout
+
+    def __enter__(self) -> "Writer":
+        if self.out and not self._own_files:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.stream = self.out.open("w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.format == "json":
+            print(json.dumps(self.rows, ensure_ascii=False, indent=1), file=self.stream)
+        if self.stream is not sys.stdout:
+            self.stream.close()
+
+    @property
+    def _own_files(self) -> bool:
+        return self.format in SUBTITLES and self.several
+
+    def write(self, transcript: Transcript) -> None:
+        """Writes one transcript; with an error, what there is of it."""
+        if transcript.error and not transcript.segments:
+            return
+        if self._own_files:
+            assert self.out
+            file = self.out / f"{transcript.file.stem}.{self.format}"
+            write_whole(file, lambda part: part.write_text(subtitles(transcript, self.format), encoding="utf-8"))
+        elif self.format == "json":
+            self.rows.append(as_row(transcript))
+        else:
+            print(self._line(transcript), file=self.stream, flush=True)
+
+    def _line(self, transcript: Transcript) -> str:
+        if self.format == "jsonl":
+            return json.dumps(as_row(transcript), ensure_ascii=False)
+        if self.format == "trn":
+            return f"{transcript.text} ({transcript.file.stem})"
+        if self.format in SUBTITLES:
+            return subtitles(transcript, self.format)
+        return f"{transcript.file}: {transcript.text}" if self.several else transcript.text
+
+
+def as_row(transcript: Transcript) -> dict[str, Any]:
+    """A transcript as JSON has it."""
+    segments = [asdict(segment) for segment in transcript.segments]
+    error = {"error": transcript.error} if transcript.error else {}
+    return {"file": str(transcript.file), "text": transcript.text, "segments": segments, **error}
+
+
+def subtitles(transcript: Transcript, format: str) -> str:
+    """The cues of SRT or WebVTT, one a segment."""
+    mark = "," if format == "srt" else "."
+    cues = [
+        f"{number}\n{clock(s.start, mark)} --> {clock(s.end, mark)}\n{s.text}\n"
+        for number, s in enumerate((s for s in transcript.segments if s.text), 1)
+    ]
+    return "\n".join(["WEBVTT\n", *cues] if format == "vtt" else cues)
+
+
+def clock(seconds: float, mark: str) -> str:
+    """Hours, minutes, seconds and milliseconds: 01:02:03,456."""
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{mark}{thousandths:03}"
