@@ -1,9 +1,8 @@
 """The command line. Torch is imported inside the commands, so that --help answers at once."""
 
 import inspect
-import re
+import json
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -13,14 +12,13 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
-from rich.table import Table
 
 from omni_avsr.run import quiet
 from omni_avsr.settings import (
     CheckSettings,
     DecodeSettings,
     DemoSettings,
+    EvaluateSettings,
     PrepareSettings,
     ToySettings,
     TrainSettings,
@@ -28,6 +26,16 @@ from omni_avsr.settings import (
     numbers,
 )
 from omni_avsr.tasks import VERSION
+from omni_avsr.terminal import (
+    Bars,
+    complain,
+    say,
+    show_differences,
+    show_findings,
+    show_info,
+    show_quality,
+    show_renamed,
+)
 
 app = typer.Typer(
     name="omni-avsr",
@@ -78,7 +86,7 @@ def convert_avhubert(
     from omni_avsr import convert
 
     quiet()
-    _report(convert.convert_avhubert(file, out, config), out)
+    show_renamed(convert.convert_avhubert(file, out, config), out)
 
 
 @convert_app.command("official")
@@ -112,16 +120,7 @@ def convert_official(  # noqa: PLR0913 - one parameter per option of the command
         video_encoder,
         (lora_scale, video_lora_scale),
     )
-    _report(renamed, out)
-
-
-def _report(renamed: list[tuple[str, str | None]], out: Path) -> None:
-    """Prints what was renamed, a line for keys that differ only in numbers."""
-    rows = Counter((re.sub(r"\b\d+\b", "N", old), re.sub(r"\b\d+\b", "N", new or "")) for old, new in renamed)
-    for (old, new), count in rows.items():
-        now = "as before" if new == old else escape(new) or "not needed"
-        _say(f"{escape(old)} [dim]->[/dim] {now} [dim]({count})[/dim]")
-    _say(f"{sum(new is not None for _, new in renamed)} tensors written to {escape(str(out))}")
+    show_renamed(renamed, out)
 
 
 def _takes(settings: type) -> Callable:
@@ -157,7 +156,7 @@ def train(settings: TrainSettings) -> None:
     from omni_avsr.training import fit
 
     quiet()
-    _say(f"The model is in {fit(settings, _Bars())}")
+    say(f"The model is in {fit(settings, Bars())}")
 
 
 @app.command("decode")
@@ -169,22 +168,82 @@ def decode(settings: DecodeSettings) -> None:
     from omni_avsr.text import alignment
 
     quiet()
-    decoded, row, failed = decoding.decode_file(settings, _Bars())
+    decoded, row, failed = decoding.decode_file(settings, Bars())
     if settings.out:
         write_hypotheses(settings.out, decoded.hypotheses)
     for hypothesis in worst(decoded.hypotheses):
-        _say(f"[dim]{hypothesis.id}[/dim]")
+        say(f"[dim]{hypothesis.id}[/dim]")
         print(alignment(*hypothesis.scored), "\n", sep="")
     rates = ", ".join(f"{name} rate {row[f'{name}_rate']}" for name in ("audio", "video") if row[f"{name}_rate"])
-    _say(
+    say(
         f"[bold]{row['task'].upper()} at {rates}: WER {100 * row['wer']:.1f} %[/bold] of {row['words']} words "
         f"({row['substitutions']} substituted, {row['deletions']} deleted, {row['insertions']} inserted), "
         f"CER {100 * row['cer']:.1f} %, {row['clips']} clips, {row['audio_seconds'] / row['decode_seconds']:.0f} times "
         f"as fast as speech; checkpoint {row['checkpoint']}"
     )
     if failed:
-        _say(f"[red]{failed} clips could not be read[/red]; the log above names them")
+        say(f"[red]{failed} clips could not be read[/red]; the log above names them")
         raise typer.Exit(1)
+
+
+@app.command("evaluate")
+@_takes(EvaluateSettings)
+def evaluate(settings: EvaluateSettings) -> None:
+    """Measure every task at every rate in every noise: a table, results.json, hypotheses.jsonl and report.html."""
+    from omni_avsr.decoding import evaluate
+    from omni_avsr.evaluation import table_one
+    from omni_avsr.report import publish
+
+    quiet()
+    rows, hypotheses = evaluate(settings, Bars())
+    publish(settings.out, rows, hypotheses, "omni-avsr: an evaluation")
+    Console().print(table_one(rows, title="Word errors in percent, in the layout of Omni-AVSR's Table I"))
+    say(
+        f"{rows[0]['clips']} clips, texts normalised by {settings.normaliser!r}, checkpoint {rows[0]['checkpoint']}; "
+        f"intervals, plots and the worst clips are in {settings.out}/report.html"
+    )
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A results.json of `omni-avsr evaluate`, or its folder.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+) -> None:
+    """Compare two evaluations clip by clip: which differences are real, by the paired bootstrap."""
+    from omni_avsr import comparing
+
+    show_differences(comparing.compare(first, second), first, second)
+
+
+@app.command("average")
+def average(
+    run: Annotated[Path, typer.Argument(help="A run, trained with --keep.")],
+    last: Annotated[int, typer.Option(help="How many of its last checkpoints.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="The folder to write.  [default: RUN/average]")] = None,
+) -> None:
+    """Average the last checkpoints of a run, in float32."""
+    from omni_avsr.averaging import average
+
+    quiet()
+    target = out or run / "average"
+    chosen = average(run, last, target)
+    say(f"The mean of {', '.join(path.stem for path in chosen)} is in {target}")
+
+
+@app.command("info")
+def info(
+    checkpoint: Annotated[str | None, typer.Argument(help="As in `omni-avsr decode`.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a model is made of, what it costs at each rate, and what it was trained on."""
+    from omni_avsr.inspecting import inspect
+
+    quiet()
+    facts = inspect(checkpoint)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+    else:
+        show_info(facts)
 
 
 @app.command("demo")
@@ -195,11 +254,11 @@ def demo(settings: DemoSettings) -> None:
     from omni_avsr.evaluation import table_one
 
     quiet()
-    rows = demo(settings, _Bars(), _say)
+    rows = demo(settings, Bars(), say)
     Console().print(table_one(rows, title="Word errors in percent, in the layout of Omni-AVSR's Table I"))
-    _say(f"Report: {settings.out}/report.html. Next:")
+    say(f"Report: {settings.out}/report.html. Next:")
     for command in NEXT:
-        _say(f"  [bold]{command}[/bold]")
+        say(f"  [bold]{command}[/bold]")
 
 
 NEXT = (
@@ -215,10 +274,10 @@ def toy(settings: ToySettings, out: Out) -> None:
     """Write a toy corpus: mp4, wav and label files in the layout that LRS3 users have."""
     from omni_avsr.data.toy import write_corpus
 
-    progress, processes = partial(_Bars(), "Making clips"), settings.processes or None
+    progress, processes = partial(Bars(), "Making clips"), settings.processes or None
     files = write_corpus(out, settings.world, settings.clips, settings.seed, processes=processes, progress=progress)
     for split, file in files.items():
-        _say(f"{split}: {file}")
+        say(f"{split}: {file}")
 
 
 @data_app.command("check")
@@ -232,50 +291,15 @@ def check(
     from omni_avsr.data import manifest as manifests
 
     loaded = manifests.load(manifest, settings.root, settings.format, settings.tokens)
-    findings = check.check(loaded, settings.sample, settings.raw, _Bars())
-    _show_findings(findings)
+    findings = check.check(loaded, settings.sample, settings.raw, Bars())
+    show_findings(findings)
     if settings.write:
         manifests.write(loaded.clips, settings.write)
-        _say(f"Written to {escape(settings.write)}")
+        say(f"Written to {escape(settings.write)}")
     for problem in findings.problems:
-        _complain(problem)
+        complain(problem)
     if findings.problems:
         raise typer.Exit(1)
-
-
-def _show_findings(findings) -> None:
-    from omni_avsr.data.check import histogram
-    from omni_avsr.tasks import VIDEO_FPS
-
-    clips, words = findings.manifest.clips, findings.words
-    seconds = [clip.frames / VIDEO_FPS for clip in clips]
-    table = Table(title=escape(str(findings.manifest.file)), title_justify="left", show_header=False)
-    rows = {
-        "format": findings.manifest.format,
-        "clips": f"{len(clips):,}",
-        "hours": f"{findings.hours:.2f}",
-        "words": f"{sum(words):,}",
-        "clips without text": f"{words.count(0):,}",
-        "clips read": f"{findings.read:,}",
-        "frames a second": _counts(findings.fps),
-        "pixels": _counts({f"{h} x {w}": n for (h, w), n in findings.sizes.items()}),
-        "sample rate": _counts(findings.sample_rates),
-        "other number of frames than the file says": f"{findings.wrong_frames:,}",
-        "problems": f"{len(findings.problems):,}",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console().print(table)
-    for name, lengths in (("seconds", seconds), ("words", words)):
-        bars = Table("from", "to", "clips", "", title=f"Lengths in {name}", title_justify="left")
-        bins = histogram(lengths)
-        for low, high, count in bins:
-            bars.add_row(f"{low:.1f}", f"{high:.1f}", f"{count:,}", "█" * round(30 * count / max(n for *_, n in bins)))
-        Console().print(bars)
-
-
-def _counts(counter) -> str:
-    return ", ".join(f"{value} ({count:,})" for value, count in counter.items()) or "none"
 
 
 @app.command("prepare")
@@ -289,32 +313,17 @@ def prepare(
     from omni_avsr import mouth
     from omni_avsr.prepare import prepare, sheet
 
-    records = prepare(source, out, settings, _Bars())
+    records = prepare(source, out, settings, Bars())
     made = [record for record in records if record.error is None]
-    _show_quality(made)
+    show_quality(made)
     if settings.sheet and (picture := sheet(out, made)) is not None:
         mouth.write_picture(settings.sheet, picture)
-    _say(f"{sum(len(record.rows) for record in made)} clips of {len(made)} videos; label files in {out}/labels")
+    say(f"{sum(len(record.rows) for record in made)} clips of {len(made)} videos; label files in {out}/labels")
     failed = [record.error for record in records if record.error]
     for error in failed:
-        _complain(error)
+        complain(error)
     if failed:
         raise typer.Exit(1)
-
-
-def _show_quality(records) -> None:
-    table = Table("", "worst", "median", "best", title="Quality of the crops", title_justify="left")
-    lines = {
-        "detected": ("frames with the face", False),
-        "jitter": ("jitter in pixels", True),
-        "off_centre": ("largest distance of mouth and middle, in pixels", True),
-        "eyes_apart": ("distance of the eyes in the video, in pixels", False),
-    }
-    for key, (name, low_is_good) in lines.items():
-        values = sorted((record.quality[key] for record in records), reverse=low_is_good)
-        if values:
-            table.add_row(name, *(f"{values[i]:g}" for i in (0, len(values) // 2, -1)))
-    Console().print(table)
 
 
 @app.command("transcribe")
@@ -335,35 +344,9 @@ def transcribe(
             writer.write(transcript)
             failed += [transcript.error] if transcript.error else []
     for error in failed:
-        _complain(error)
+        complain(error)
     if failed:
         raise typer.Exit(2 if len(failed) == len(found) else 1)
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False)
-
-
-def _say(text: str) -> None:
-    Console(soft_wrap=True).print(text, highlight=False)
-
-
-class _Bars:
-    """A progress bar for each thing that is reported, one after another."""
-
-    def __init__(self) -> None:
-        self.bar: Progress | None = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.bar is None:
-            columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True))
-            self.bar.add_task(what)
-            self.bar.start()
-        self.bar.update(self.bar.task_ids[0], completed=done, total=total)
-        if done >= total:
-            self.bar.stop()
-            self.bar = None
 
 
 def main() -> None:
@@ -371,5 +354,5 @@ def main() -> None:
     try:
         app(prog_name="omni-avsr")
     except (ValueError, OSError) as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(2)

@@ -5,21 +5,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from omni_avsr import media
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.evaluation import Hypothesis, Row, result_row
-from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model import OmniAVSR, OmniAVSRProcessor, Route
 from omni_avsr.run import Report, counted, newest_model, silent
-from omni_avsr.settings import DecodeSettings
+from omni_avsr.settings import DecodeSettings, EvaluateSettings, numbers
 from omni_avsr.tasks import Task
 
-Route = tuple[str, int | None, int | None]  # task, audio rate, video rate
+Settings: TypeAlias = DecodeSettings | EvaluateSettings
 
 
 @dataclass
@@ -39,24 +40,30 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Noise:
-    """A noise track, mixed in at an exact ratio in dB; used where training augments."""
+    """Noise tracks, one of them mixed in at an exact ratio in dB; used where training augments."""
 
     kind: str
     snr: float
-    track: np.ndarray
+    tracks: Sequence[np.ndarray | Path]
 
     def __call__(self, audio: np.ndarray, video: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return augment.mix(audio, self.track, self.snr, rng), video
+        track = self.tracks[int(rng.integers(len(self.tracks)))] if len(self.tracks) > 1 else self.tracks[0]
+        return augment.mix(audio, media.read_audio(track) if isinstance(track, Path) else track, self.snr, rng), video
 
 
 def make_noise(kind: str, snr: float, clips: Sequence[manifest.Clip], seed: int) -> Noise:
-    """Babble of the clips' own voices, or white noise."""
+    """Babble of the clips' own voices, white noise, or the sounds of a folder such as MUSAN's noise."""
     rng = augment.generator(seed, kind)
     if kind == "white":
-        return Noise(kind, snr, augment.white(rng))
-    if kind != "babble":
-        raise ValueError(f"unknown noise {kind!r}; available: babble, white")
-    return Noise(kind, snr, loading.babble_of(clips, rng))
+        return Noise(kind, snr, [augment.white(rng)])
+    if kind == "babble":
+        return Noise(kind, snr, [loading.babble_of(clips, rng)])
+    if not Path(kind).is_dir():
+        raise ValueError(f"unknown noise {kind!r}; available: babble, white, or a folder of sounds")
+    sounds = [path for path in manifest.media_files(Path(kind)) if path.suffix.lower() in manifest.AUDIO_SUFFIXES]
+    if not sounds:
+        raise ValueError(f"{kind} holds no sounds to mix in")
+    return Noise(kind, snr, sounds)
 
 
 @torch.no_grad()
@@ -65,7 +72,7 @@ def decode(
     processor: OmniAVSRProcessor,
     clips: Sequence[manifest.Clip],
     routes: Sequence[Route],
-    settings: DecodeSettings,
+    settings: Settings,
     noise: Noise | None = None,
     report: Report = silent,
 ) -> dict[Route, Decoded]:
@@ -88,29 +95,29 @@ def _readable(clips: list[dict | None]) -> list[dict]:
     return [clip for clip in clips if clip is not None]
 
 
-def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settings: DecodeSettings, condition) -> None:
+def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settings: Settings, condition) -> None:
     started = time.perf_counter()
-    media = processor.media([c["audio"] for _, c in batch], [c["video"] for _, c in batch], training=False)
-    media = {name: values.to(model.device) for name, values in media.items()}
-    features = model.encode(**media)
+    inputs = processor.media([c["audio"] for _, c in batch], [c["video"] for _, c in batch], training=False)
+    inputs = {name: values.to(model.device) for name, values in inputs.items()}
+    features = model.encode(**inputs)
     shared = (time.perf_counter() - started) / len(decoded)
     for (task, audio_rate, video_rate), result in decoded.items():
         started = time.perf_counter()
         rates = model.config.choose(task, audio_rate, video_rate)
         options = {"num_beams": settings.beams, "max_new_tokens": settings.max_new_tokens}
-        texts, confidences = say(model, processor, media, features, task, rates, **options)
+        texts, confidences = say(model, processor, inputs, features, task, rates, **options)
         result.decode_seconds += shared + time.perf_counter() - started
         result.audio_seconds += sum(clip["seconds"] for _, clip in batch)
         for (clip, _), said, confidence in zip(batch, texts, confidences, strict=True):
             found = (Task(task), rates.get("audio"), rates.get("video"), confidence, condition[1], condition[0])
-            result.hypotheses.append(Hypothesis(clip.id, clip.text, said, *found))
+            result.hypotheses.append(Hypothesis(clip.id, clip.text, said, *found, settings.normaliser))
 
 
 def say(
-    model, processor, media: dict, features, task: str, rates: dict[str, int], **options: Any
+    model, processor, inputs: dict, features, task: str, rates: dict[str, int], **options: Any
 ) -> tuple[list[str], list[float]]:
     """The transcripts of a batch whose features are known, and how sure the model is of each."""
-    tokens = {name: ids.to(model.device) for name, ids in processor.tokens(media, task, rates, None).items()}
+    tokens = {name: ids.to(model.device) for name, ids in processor.tokens(inputs, task, rates, None).items()}
     routing = {f"{modality}_rate": rate for modality, rate in rates.items()}
     ids, scores = model.generate_with_scores(**tokens, task=task, features=features, **routing, **options)
     return processor.batch_decode(ids), scores.exp().tolist()
@@ -127,7 +134,7 @@ def load(checkpoint: str | None, device: str = "auto") -> tuple[OmniAVSR, OmniAV
     return model, OmniAVSRProcessor.from_pretrained(name), str(name)
 
 
-def clips_to_decode(settings: DecodeSettings, report: Report) -> tuple[list[manifest.Clip], str]:
+def clips_to_decode(settings: Settings, report: Report) -> tuple[list[manifest.Clip], str]:
     """The clips to decode and where they are from."""
     if settings.data:
         return manifest.read(settings.data, settings.root, settings.format, settings.tokens), settings.data
@@ -147,3 +154,29 @@ def decode_file(settings: DecodeSettings, report: Report = silent) -> tuple[Deco
         raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
     row = decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file)
     return decoded, row, len(clips) - len(decoded.hypotheses)
+
+
+def evaluate(settings: EvaluateSettings, report: Report = silent) -> tuple[list[Row], list[Hypothesis]]:
+    """What `omni-avsr evaluate` does: the rows and hypotheses of every task, at every rate, in every noise."""
+    model, processor, name = load(settings.checkpoint, settings.device)
+    routes = grid_routes(model.config, settings)
+    clips, file = clips_to_decode(settings, report)
+    rows: list[Row] = []
+    hypotheses: list[Hypothesis] = []
+    for condition in settings.conditions:
+        noise = make_noise(*condition, clips, settings.seed) if condition else None
+        heard = [route for route in routes if noise is None or Task(route[0]).hears]  # lips do not hear the noise
+        if not heard:
+            continue
+        for decoded in decode(model, processor, clips, heard, settings, noise, report).values():
+            if not decoded.hypotheses:
+                raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
+            rows.append(decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file))
+            hypotheses += decoded.hypotheses
+    return rows, hypotheses
+
+
+def grid_routes(config, settings: EvaluateSettings) -> list[Route]:
+    """What is asked for, else all that the model has."""
+    wishes = [numbers(rates) if rates else None for rates in (settings.audio_rates, settings.video_rates)]
+    return config.routes(*wishes, tasks=settings.tasks.split(",") if settings.tasks else None)

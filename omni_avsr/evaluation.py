@@ -10,13 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from omni_avsr.run import write_text
 from omni_avsr.tasks import AUDIO_FPS, VERSION, VIDEO_FPS, Task
-from omni_avsr.text import NORMALISER, Errors, normalise, word_errors
+from omni_avsr.text import Errors, normalise, word_errors
 
 Row = dict[str, Any]
+RESAMPLES = 2000
 
 
 class Setting(NamedTuple):
@@ -65,11 +68,12 @@ class Hypothesis:
     confidence: float | None = None
     snr: float | None = None
     noise: str | None = None
+    normaliser: str = "lower"
 
     @property
     def scored(self) -> tuple[str, str]:
         """The two texts as they are scored: `alignment(*hypothesis.scored)` shows the errors that are counted."""
-        return normalise(self.reference), normalise(self.hypothesis)
+        return normalise(self.reference, self.normaliser), normalise(self.hypothesis, self.normaliser)
 
     @cached_property
     def counts(self) -> Errors:
@@ -140,6 +144,7 @@ def result_row(
         raise ValueError(f"a results row is of one task, its rates and one noise, but the hypotheses are of: {found}")
     setting, condition = kinds.pop()
     errors = sum((h.counts for h in hypotheses), Errors())
+    low, high = interval([h.errors for h in hypotheses], [h.words for h in hypotheses])
     return {
         "task": str(setting.task),
         "audio_rate": setting.audio_rate,
@@ -147,6 +152,8 @@ def result_row(
         "snr": condition.snr,
         "noise": condition.noise,
         "wer": errors.wer,
+        "wer_low": low,
+        "wer_high": high,
         "cer": errors.cer,
         "words": errors.words,
         "substitutions": errors.substitutions,
@@ -157,11 +164,25 @@ def result_row(
         "decode_seconds": decode_seconds,
         "llm_tokens_per_second_of_speech": tokens_per_second(*setting),
         "beams": beams,
-        "normaliser": NORMALISER,
+        "normaliser": hypotheses[0].normaliser,
         "seed": seed,
         "checkpoint": checkpoint,
         "manifest": manifest,
     }
+
+
+def interval(errors: Sequence[int], words: Sequence[int]) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the WER: of clips drawn again and again from those that there are."""
+    low, high = np.quantile(resampled(errors, words), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resampled(errors: Sequence[int], words: Sequence[int]) -> np.ndarray:
+    """The WER of so many draws of clips; the same draws for the same number of clips, so that two models share them."""
+    rng, share = np.random.default_rng(0), np.full(len(words), 1 / len(words))
+    counts = np.array([errors, words]).T
+    sums = np.array([rng.multinomial(len(words), share) @ counts for _ in range(RESAMPLES)])
+    return sums[:, 0] / np.maximum(sums[:, 1], 1)
 
 
 def grid(rows: Iterable[Row]) -> Grid:
@@ -222,22 +243,13 @@ def worst(hypotheses: Iterable[Hypothesis], n: int = 5) -> list[Hypothesis]:
 
 def write_results(path: Path | str, rows: Sequence[Row]) -> None:
     """Writes the rows as {"version", "rows"} in JSON."""
-    write_whole(path, json.dumps({"version": VERSION, "rows": list(rows)}, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps({"version": VERSION, "rows": list(rows)}, indent=2, allow_nan=False) + "\n")
 
 
 def write_hypotheses(path: Path | str, hypotheses: Iterable[Hypothesis]) -> None:
     """Writes one JSON object a line."""
     lines = (json.dumps(h.line(), ensure_ascii=False, allow_nan=False) + "\n" for h in hypotheses)
-    write_whole(path, "".join(lines))
-
-
-def write_whole(path: Path | str, text: str) -> None:
-    """Writes a file that is either the old one or whole: it is written beside and renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, "".join(lines))
 
 
 def _condition(snr: float | None, noise: str | None) -> Condition:

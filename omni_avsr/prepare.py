@@ -21,7 +21,7 @@ import numpy as np
 
 from omni_avsr import media, mouth
 from omni_avsr.data.manifest import VIDEO_SUFFIXES, media_files, transcript
-from omni_avsr.run import Report, silent, write_whole
+from omni_avsr.run import Report, silent, write_text, write_whole
 from omni_avsr.settings import PrepareSettings
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
@@ -107,8 +107,7 @@ def write_labels(out: Path, name: str, seconds: int) -> list[Path]:
     files = []
     for subset, lines in rows.items():
         file = out / "labels" / f"{name}_{subset}_transcript_lengths_seg{seconds}s.csv"
-        text = "".join(f"{line}\n" for line in sorted(lines))
-        write_whole(file, lambda part, text=text: part.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_text(file, "".join(f"{line}\n" for line in sorted(lines)))
         files.append(file)
     return files
 
@@ -163,7 +162,7 @@ def _write(piece: Piece, crops: np.ndarray, audio: np.ndarray, base: Path, folde
     video, text = f"{folder}/{piece.name}.mp4", base / folder.replace("_video_", "_text_") / f"{piece.name}.txt"
     write_whole(base / video, lambda part: media.write_video(part, crops[first:last]))
     write_whole((base / video).with_suffix(".wav"), lambda part: media.write_audio(part, samples))
-    write_whole(text, lambda part: part.write_text(f"{piece.text.upper()}\n", encoding="utf-8"))
+    write_text(text, f"{piece.text.upper()}\n")
     return f"{base.name},{video},{last - first},0,{piece.text}"
 
 

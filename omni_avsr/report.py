@@ -22,8 +22,10 @@ from omni_avsr.evaluation import (
     percent,
     tokens_per_second,
     worst,
-    write_whole,
+    write_hypotheses,
+    write_results,
 )
+from omni_avsr.run import write_text
 from omni_avsr.tasks import VERSION, Task
 from omni_avsr.text import aligned_words
 
@@ -97,6 +99,15 @@ dt {{ color: var(--soft); }} dd {{ margin: 0; }}
 """
 
 
+def publish(
+    out: Path | str, rows: Sequence[Row], hypotheses: Sequence[Hypothesis], title: str, notes: list[str] | None = None
+) -> None:
+    """Writes results.json, hypotheses.jsonl and report.html."""
+    write_results(Path(out) / "results.json", rows)
+    write_hypotheses(Path(out) / "hypotheses.jsonl", hypotheses)
+    write_report(Path(out) / "report.html", rows, hypotheses, title, notes)
+
+
 def write_report(
     path: Path | str,
     rows: Sequence[Row],
@@ -119,7 +130,7 @@ def write_report(
             _all_rows(cells),
         ]
     )
-    write_whole(path, TEMPLATE.format(title=escape(title), body=body, version=VERSION))
+    write_text(path, TEMPLATE.format(title=escape(title), body=body, version=VERSION))
 
 
 def _table(cells: Grid) -> str:
@@ -323,12 +334,13 @@ def _facts(rows: Sequence[Row]) -> str:
 
 def _all_rows(cells: Grid) -> str:
     """Every row's figures."""
-    heads = ["", "WER %", "CER %", "S", "D", "I", "words", "tokens/s", "real-time factor"]
+    heads = ["", "WER %", "95 % interval", "CER %", "S", "D", "I", "words", "tokens/s", "real-time factor"]
     lines = []
     for (condition, setting), row in sorted(cells.rows.items(), key=lambda item: (item[0][0].order, item[0][1].order)):
         figures = [
             f"{setting}, {condition}",
             percent(100 * row["wer"]),
+            f"{percent(100 * row['wer_low'])} to {percent(100 * row['wer_high'])}",
             percent(100 * row["cer"]),
             *(str(row[key]) for key in ("substitutions", "deletions", "insertions", "words")),
             f"{row['llm_tokens_per_second_of_speech']:.1f}",

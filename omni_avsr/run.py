@@ -47,6 +47,11 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Writes a text file that is either the old one or whole."""
+    write_whole(Path(path), lambda part: part.write_text(text, encoding="utf-8"))
+
+
 def refuse_taken(out: str | Path) -> None:
     """Refuses a run's folder that holds something."""
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
@@ -58,8 +63,14 @@ def start_run(out: str | Path, settings: Any) -> Path:
     refuse_taken(out)
     run = Path(out)
     run.mkdir(parents=True, exist_ok=True)
-    (run / "run.json").write_text(json.dumps(facts(settings), indent=1) + "\n")
+    write_text(run / "run.json", json.dumps(facts(settings), indent=1) + "\n")
     return run
+
+
+def finish_run(run: Path, spent: dict[str, Any]) -> None:
+    """Adds to run.json what the training took."""
+    known = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    write_text(run / "run.json", json.dumps({**known, "trained": spent}, indent=1) + "\n")
 
 
 def facts(settings: Any) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class TrainSettings:
     gradient_checkpointing: bool = option(False, "Recompute the LLM's layers in the backward pass: less memory.")
 
     valid_every: int = option(0, "Steps between validations; 0 validates at the end alone.")
+    keep: int = option(0, "Checkpoints of the last validations to keep, for `omni-avsr average`.")
     valid_clips: int = option(48, "Validation clips used.")
     precision: str | None = option(None, "Lightning's precision.  [default: bf16-mixed on a GPU, else 32-true]")
     devices: str = option("auto", "Lightning's devices.")
@@ -140,11 +141,53 @@ class DecodeSettings:
     beams: int = option(1, "Width of the beam search; 1 is greedy.")
     max_new_tokens: int = option(48, "Longest transcript, in tokens.")
     snr: float | None = option(None, "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]")
-    noise: str = option("babble", "babble, made of 30 of the file's own clips at a time, or white.")
+    noise: str = option("babble", "babble of 30 of the file's own voices at a time, white, or a folder of sounds.")
+    normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.")
     max_frames: int = option(3000, "Video frames in a batch.")
     seed: int = option(1, "Seed of the noise.")
     device: str = option("auto", "auto, cpu or cuda.")
     out: str | None = option(None, "Write the hypotheses here, as JSON lines.")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The options of `omni-avsr evaluate`."""
+
+    checkpoint: str | None = option(
+        None, "A run, a model's folder or hub id, or tiny.  [default: the newest under runs/, else tiny]"
+    )
+    data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
+    root: str | None = option(None, "Folder that the file's paths start from.  [default: as its format has it]")
+    format: str | None = option(None, "The label file's format, where it is not guessed right.  [default: guessed]")
+    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
+    toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
+    toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
+    tasks: str | None = option(None, "Such as asr,avsr.  [default: the model's]")
+    audio_rates: str | None = option(None, "Such as 4,16.  [default: the trained ones]")
+    video_rates: str | None = option(None, "Such as 2,5.  [default: the trained ones]")
+    snr: str = option("clean", "Signal-to-noise ratios in dB, such as clean,10,5,0,-5.")
+    noise: str = option("babble", "Kinds: babble of the file's own voices, white, or folders of sounds.")
+    beams: int = option(1, "Width of the beam search; 1 is greedy.")
+    max_new_tokens: int = option(48, "Longest transcript, in tokens.")
+    normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.")
+    max_frames: int = option(3000, "Video frames in a batch.")
+    seed: int = option(1, "Seed of the noise.")
+    device: str = option("auto", "auto, cpu or cuda.")
+    out: str = option("runs/evaluate", "Folder for results.json, hypotheses.jsonl and report.html.")
+
+    @property
+    def conditions(self) -> list[tuple[str, float] | None]:
+        """Each kind of noise at each ratio; None is clean."""
+        ratios = self.snr.split(",")
+        noisy = [(kind, _ratio(snr)) for kind in self.noise.split(",") for snr in ratios if snr != "clean"]
+        return [*([None] if "clean" in ratios else []), *noisy]
+
+
+def _ratio(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no signal-to-noise ratio in dB, nor clean") from None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Text as it is scored: normalised, its errors counted, reference and hypothesis aligned."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
+from functools import cache
 from itertools import zip_longest
 
 import jiwer
 
-NORMALISER = "lower"  # what normalise is called in a results row
+NORMALISERS = ("lower", "13a", "whisper")
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,34 @@ class Errors:
         return Errors(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
-def normalise(text: str) -> str:
-    """The text in lower case with single spaces; nothing else is changed."""
+def normalise(text: str, how: str = "lower") -> str:
+    """The text as it is scored, with single spaces.
+
+    lower: in lower case. 13a: cut as mteval-v13a does, without punctuation, in lower case, as AV-HuBERT's and MuAViC's
+    descendants score. whisper: Whisper's for English, but for British spellings, which stay.
+    """
+    if how == "13a":
+        text = _thirteen_a(text)
+    elif how == "whisper":
+        text = _whisper()(text)
+    elif how != "lower":
+        raise ValueError(f"unknown normaliser {how!r}; available: {', '.join(NORMALISERS)}")
     return " ".join(text.lower().split())
+
+
+def _thirteen_a(text: str) -> str:
+    """Punctuation is cut off, but in numbers and words; then words without letters or digits are left out."""
+    text = re.sub(r"([^\w\s.,'-])", r" \1 ", f" {text} ")
+    text = re.sub(r"(?<!\d)([.,])|([.,])(?!\d)", r" \1\2 ", text)
+    text = re.sub(r"(\d)-", r"\1 - ", text)
+    return " ".join(word for word in text.split() if any(map(str.isalnum, word)))
+
+
+@cache
+def _whisper() -> Callable[[str], str]:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
 
 
 def word_errors(reference: str, hypothesis: str) -> Errors:

@@ -8,7 +8,6 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,21 @@ from torch.utils.data import DataLoader, Dataset
 from omni_avsr import text
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
-from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
-from omni_avsr.run import Report, counted, refuse_taken, silent, start_run
+from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor, Route
+from omni_avsr.run import Report, counted, finish_run, refuse_taken, silent, start_run
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import Task
 
 EXPECTED = ".*(in eval mode|exists and is not empty|does not have many workers).*"  # what Lightning warns of
-Route = tuple[str, int | None, int | None]  # task, audio rate, video rate
 
 
 def routes(config: OmniAVSRConfig, mode: str, rng: numpy.random.Generator | None = None) -> list[Route]:
     """The passes of a step: every task at its fixed, all, or one sampled rate per modality (arXiv 2511.07253)."""
     if mode == "all":
-        audio, video = list(config.audio_rates), list(config.video_rates)
-    elif mode == "sampled" and rng:
-        audio, video = [int(rng.choice(config.audio_rates))], [int(rng.choice(config.video_rates))]
-    else:
-        audio, video = [config.audio_rates[0]], [config.video_rates[0]]
-    pairs = product(config.tasks, video, audio)
-    chosen = [(task, config.choose(task, a, v)) for task, v, a in pairs]
-    return list(dict.fromkeys((task, rates.get("audio"), rates.get("video")) for task, rates in chosen))
+        return config.routes()
+    if mode == "sampled" and rng:
+        return config.routes([int(rng.choice(config.audio_rates))], [int(rng.choice(config.video_rates))])
+    return config.routes(config.audio_rates[:1], config.video_rates[:1])
 
 
 class Training(lightning.LightningModule):
@@ -227,13 +221,16 @@ def fit(settings: TrainSettings, report: Report = silent) -> Path:
     trainer = _trainer(settings, run)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=EXPECTED)
-        trainer.fit(Training(model, processor, settings), *batches)
+        training = Training(model, processor, settings)
+        trainer.fit(training, *batches)
     best = trainer.checkpoint_callback.best_model_path if settings.valid_every else None
     if best:
         weights = torch.load(best, weights_only=True, map_location=model.device)["state_dict"]
         model.load_state_dict({**model.state_dict(), **{n.removeprefix("model."): w for n, w in weights.items()}})
     model.save_pretrained(run / "model")
     processor.save_pretrained(run / "model")
+    spent = {"seconds": time.monotonic() - training.started, "clips": training.clips}
+    finish_run(run, {**spent, "speech_seconds": training.seconds})
     return run / "model"
 
 
@@ -259,6 +256,8 @@ def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
     on_gpu = torch.cuda.is_available()
     every = settings.valid_every or settings.max_steps
     best = callbacks.ModelCheckpoint(run / "checkpoints", "best", monitor="valid/wer", save_last=True)
+    newest = {"monitor": "step", "mode": "max", "save_top_k": settings.keep}
+    latest = callbacks.ModelCheckpoint(run / "checkpoints", "{step}", **newest)
     logging_to = {
         "tensorboard": lambda: [loggers.TensorBoardLogger(run, name=None, version="logs")],
         "wandb": lambda: [loggers.WandbLogger(run.name, save_dir=run)],
@@ -274,7 +273,7 @@ def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         logger=[loggers.CSVLogger(run, name=None, version=""), *logging_to] if settings.logger != "none" else [],
-        callbacks=[best, callbacks.RichProgressBar()],
+        callbacks=[best, *([latest] if settings.keep else []), callbacks.RichProgressBar()],
         default_root_dir=run,
         enable_model_summary=False,
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from omni_avsr.run import write_whole
+from omni_avsr.run import write_text
 from omni_avsr.transcribing import Transcript
 
 SUBTITLES = ("srt", "vtt")
@@ -45,7 +45,7 @@ class Writer:
         if self._own_files:
             assert self.out
             file = self.out / f"{transcript.file.stem}.{self.format}"
-            write_whole(file, lambda part: part.write_text(subtitles(transcript, self.format), encoding="utf-8"))
+            write_text(file, subtitles(transcript, self.format))
         elif self.format == "json":
             self.rows.append(as_row(transcript))
         else:

@@ -40,8 +40,8 @@ SETTINGS = [  # not in the table's order
     ("avsr", 4, 5),
 ]
 CONTRACT = (
-    "task audio_rate video_rate snr noise wer cer words substitutions deletions insertions clips audio_seconds "
-    "decode_seconds llm_tokens_per_second_of_speech beams normaliser seed checkpoint manifest"
+    "task audio_rate video_rate snr noise wer wer_low wer_high cer words substitutions deletions insertions clips "
+    "audio_seconds decode_seconds llm_tokens_per_second_of_speech beams normaliser seed checkpoint manifest"
 )
 
 

@@ -1,6 +1,8 @@
 """The model's settings. They travel inside the checkpoint: decoding is told nothing that the checkpoint knows."""
 
+from collections.abc import Sequence
 from dataclasses import field
+from itertools import product
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -8,6 +10,8 @@ from transformers import AutoConfig, HubertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from omni_avsr.tasks import Task
+
+Route = tuple[str, int | None, int | None]  # task, audio rate, video rate
 
 FORMAT = 1  # of checkpoint folders; a newer one is refused
 FACTORS = ("shared", "task", "scale")
@@ -156,6 +160,17 @@ class OmniAVSRConfig(PreTrainedConfig):
             raise ValueError(f"task {task!r} was not trained; this model has {', '.join(self.tasks)}")
         wishes = {"audio": audio_rate, "video": video_rate}
         return {m: self._rate(m, wishes[m]) for m in self.modalities(task)}
+
+    def routes(
+        self,
+        audio_rates: Sequence[int] | None = None,
+        video_rates: Sequence[int] | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> list[Route]:
+        """Every task at every rate, or pair of rates; of all that were trained, or of these."""
+        pairs = product(tasks or self.tasks, video_rates or self.video_rates, audio_rates or self.audio_rates)
+        chosen = [(task, self.choose(task, audio, video)) for task, video, audio in pairs]
+        return list(dict.fromkeys((task, rates.get("audio"), rates.get("video")) for task, rates in chosen))
 
     def _rate(self, modality: str, wish: int | None) -> int:
         trained = self.rates(modality)

@@ -26,7 +26,7 @@ from omni_avsr.data.toy.mouth import Face, draw_mouth, lip_track, make_face, spe
 from omni_avsr.data.toy.phones import Phoneme
 from omni_avsr.data.toy.sentences import SPLITS, WORLDS, check, pronounced, sentences
 from omni_avsr.data.toy.speech import SPEAKERS, require_espeak, speak
-from omni_avsr.run import cache_root, write_whole
+from omni_avsr.run import cache_root, write_text, write_whole
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
 
 GENERATOR_VERSION = 2  # to be raised by every change that alters a sample, a pixel or a word
@@ -95,7 +95,7 @@ def write_corpus(
         if progress:
             progress(done, total)
     for split in splits:
-        _write_text(label_path(out, split), "".join(f"{row}\n" for row in rows[split]))
+        write_text(label_path(out, split), "".join(f"{row}\n" for row in rows[split]))
     return {split: label_path(out, split) for split in splits}
 
 
@@ -174,12 +174,8 @@ def _write_clip(out: Path, split: str, clip: ToyClip) -> str:
     video_path = out / "toy" / video
     write_whole(video_path, lambda path: media.write_video(path, clip.video))
     write_whole(video_path.with_suffix(".wav"), lambda path: media.write_audio(path, clip.audio))
-    _write_text(out / "toy" / text, f"{clip.text.upper()}\n")
+    write_text(out / "toy" / text, f"{clip.text.upper()}\n")
     return f"toy,{video},{len(clip.video)},0,{clip.text}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 # Not multiprocessing: its workers import the caller's script again, and torch with it.

@@ -1,0 +1,126 @@
+"""The same method over LLMs of several sizes: trained, or found finished; measured; one table, one figure, one fit."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omni_avsr.decoding import evaluate
+from omni_avsr.evaluation import Row, Setting, finest
+from omni_avsr.inspecting import inspect
+from omni_avsr.report import publish
+from omni_avsr.run import Report, silent, write_text
+from omni_avsr.settings import EvaluateSettings, TrainSettings
+from omni_avsr.tasks import Task
+from omni_avsr.training import fit
+
+PASSES = 3  # a backward pass costs two forward ones
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one size costs and gives; its WERs are of each task at its finest rates."""
+
+    llm: str
+    total: int
+    trainable: int
+    active: dict[str, int]  # of each task
+    training_seconds: float
+    training_tflops: float
+    speed: dict[str, float]  # seconds of speech decoded in a second
+    wer: dict[str, float]
+
+
+def scale(settings: TrainSettings, report: Report = silent) -> list[Size]:
+    """Trains and measures what is not done yet; returns all sizes."""
+    for llm in sizes(settings):
+        train_one(one(settings, llm), report)
+    return collect(settings)
+
+
+def sizes(settings: TrainSettings) -> list[str]:
+    """The LLMs of a list such as tiny-s,tiny-m,tiny-l."""
+    names = [name.strip() for name in settings.llm.split(",") if name.strip()]
+    if len(names) < 2:
+        raise ValueError(f"--llm {settings.llm} names {len(names)} LLM, two or more make a scaling study")
+    return names
+
+
+def one(settings: TrainSettings, llm: str) -> TrainSettings:
+    """The settings of one size."""
+    return replace(settings, llm=llm, out=str(Path(settings.out) / llm.strip("/.").replace("/", "--")))
+
+
+def train_one(settings: TrainSettings, report: Report) -> None:
+    """One finished and measured run; a training that was cut off begins anew."""
+    run = Path(settings.out)
+    if not (run / "model" / "config.json").is_file():
+        shutil.rmtree(run, ignore_errors=True)
+        fit(settings, report)
+    if not (run / "evaluation" / "results.json").is_file():
+        data = EvaluateSettings(data=settings.test, root=settings.root, format=settings.format, tokens=settings.tokens)
+        toy = replace(data, toy_world=settings.toy_world, toy_clips=settings.toy_clips)
+        grid = replace(toy, checkpoint=str(run), seed=settings.seed)
+        publish(run / "evaluation", *evaluate(grid, report), f"omni-avsr with {settings.llm}")
+
+
+def commands(settings: TrainSettings) -> list[str]:
+    """A command for each size, and one that gathers; for a cluster."""
+    changed = [
+        f"--{field.name.replace('_', '-')} {value}"
+        for field in fields(TrainSettings)
+        if (value := getattr(settings, field.name)) != field.default and field.name not in ("llm", "out")
+    ]
+    given = " ".join([f"--out {settings.out}", *changed])
+    every = [f"omni-avsr scale --llm {settings.llm} {given} --only {llm}" for llm in sizes(settings)]
+    return [*every, f"omni-avsr scale --llm {settings.llm} {given} --collect"]
+
+
+def collect(settings: TrainSettings) -> list[Size]:
+    """The sizes that are finished, written to scaling.json and scaling.html."""
+    found = []
+    for llm in sizes(settings):
+        run = Path(one(settings, llm).out)
+        if not (run / "evaluation" / "results.json").is_file():
+            raise ValueError(f"{llm} is not finished: {run}/evaluation/results.json is missing")
+        found.append(measure(llm, run))
+    fits = {task: power_law([(size.total, size.wer[task]) for size in found]) for task in found[0].wer}
+    rows = {"sizes": [asdict(size) for size in found], "power_laws": fits}
+    write_text(Path(settings.out) / "scaling.json", json.dumps(rows, indent=1) + "\n")
+    return found
+
+
+def measure(llm: str, run: Path) -> Size:
+    """One run's facts."""
+    rows: list[Row] = json.loads((run / "evaluation" / "results.json").read_text())["rows"]
+    clean = {Setting(Task(r["task"]), r["audio_rate"], r["video_rate"]): r for r in rows if r["snr"] is None}
+    facts: dict[str, Any] = inspect(str(run))
+    costs = {Setting(Task(c["task"]), c["audio_rate"], c["video_rate"]): c for c in facts["costs"]}
+    best = {str(setting.task): setting for setting in finest(clean)}
+    spent = json.loads((run / "run.json").read_text())["trained"]
+    mean = np.mean([c["llm_gflops_per_second"] for c in facts["costs"]]) * len(best)
+    return Size(
+        llm,
+        facts["parameters"]["total"],
+        facts["parameters"]["trainable"],
+        {task: costs[setting]["active_parameters"] for task, setting in best.items()},
+        spent["seconds"],
+        float(PASSES * mean * spent["speech_seconds"] / 1000),
+        {task: clean[s]["audio_seconds"] / clean[s]["decode_seconds"] for task, s in best.items()},
+        {task: 100 * clean[setting]["wer"] for task, setting in best.items()},
+    )
+
+
+def power_law(points: list[tuple[float, float]]) -> dict[str, float]:
+    """WER = factor * parameters ** -exponent, by least squares on the logarithms; and what a doubling leaves of it."""
+    x, y = np.log([p for p, _ in points]), np.log([max(wer, 1e-3) for _, wer in points])
+    slope, level = np.polyfit(x, y, 1)
+    return {"factor": float(np.exp(level)), "exponent": float(-slope), "per_doubling": float(2**slope)}
+
+
+def pareto(points: list[tuple[float, float]]) -> list[bool]:
+    """Of (cost, WER): whether no other is as cheap and better, or as good and cheaper."""
+    return [not any((c <= cost and w < wer) or (c < cost and w <= wer) for c, w in points) for cost, wer in points]
