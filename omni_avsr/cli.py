@@ -4,7 +4,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -35,6 +35,7 @@ from omni_avsr.terminal import (
     show_info,
     show_quality,
     show_renamed,
+    show_sizes,
 )
 
 app = typer.Typer(
@@ -202,6 +203,31 @@ def evaluate(settings: EvaluateSettings) -> None:
         f"{rows[0]['clips']} clips, texts normalised by {settings.normaliser!r}, checkpoint {rows[0]['checkpoint']}; "
         f"intervals, plots and the worst clips are in {settings.out}/report.html"
     )
+
+
+@app.command("scale")
+@_takes(TrainSettings)
+def scale(
+    settings: TrainSettings,
+    only: Annotated[str | None, typer.Option(help="Train and measure this LLM of the list alone.")] = None,
+    collect: Annotated[bool, typer.Option("--collect", help="Train nothing: gather what is finished.")] = False,
+    print_commands: Annotated[
+        bool, typer.Option("--print-commands", help="Print a command per LLM, for a cluster's jobs, and do nothing.")
+    ] = False,
+) -> None:
+    """Train and measure one method with several LLMs, --llm A,B,C; goes on where it stopped."""
+    from omni_avsr import scaling
+
+    quiet()
+    settings = replace(settings, out="runs/scale") if settings.out == TrainSettings.out else settings
+    if print_commands:
+        print("\n".join(scaling.commands(settings)))
+    elif only:
+        scaling.train_one(scaling.one(settings, only), Bars())
+    else:
+        found = scaling.collect(settings) if collect else scaling.scale(settings, Bars())
+        show_sizes(scaling.HEADS, [scaling.line(size) for size in found])
+        say(f"The figure and the fits are in {settings.out}/scaling.html")
 
 
 @app.command("compare")

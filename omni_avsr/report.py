@@ -130,6 +130,11 @@ def write_report(
             _all_rows(cells),
         ]
     )
+    write_page(path, title, body)
+
+
+def write_page(path: Path | str, title: str, body: str) -> None:
+    """Writes a page that opens offline."""
     write_text(path, TEMPLATE.format(title=escape(title), body=body, version=VERSION))
 
 
@@ -173,7 +178,7 @@ def _plots(cells: Grid) -> Iterator[str]:
 
 def _elastic(cells: Grid, condition: Condition) -> str:
     """WER against the LLM's tokens, a line per task, each point with its rates."""
-    figure, axes = _axes(3.3)
+    figure, axes = new_axes(3.3)
     labels = []
     for task, look in TASK_LOOKS.items():
         points = sorted(
@@ -191,7 +196,7 @@ def _elastic(cells: Grid, condition: Condition) -> str:
     axes.grid(True, axis="y")
     figure.legend(loc="outside upper left", ncols=3)
     _place_labels(figure, axes, labels)
-    return _svg(figure, f"{condition}: WER against LLM tokens per second of speech, with the rates of each point")
+    return as_svg(figure, f"{condition}: WER against LLM tokens per second of speech, with the rates of each point")
 
 
 def _place_labels(figure: Any, axes: Any, labels: list[tuple[float, float, str, str]]) -> None:
@@ -219,7 +224,7 @@ def _place_labels(figure: Any, axes: Any, labels: list[tuple[float, float, str, 
 def _noise(cells: Grid, noise: str | None) -> str:
     """WER per task at its finest rates: bars for clean and one SNR, lines over more."""
     conditions = [condition for condition in cells.conditions if condition.snr is None or condition.noise == noise]
-    figure, axes = _axes(3.0)
+    figure, axes = new_axes(3.0)
     settings = finest(cells.settings)
     for i, setting in enumerate(settings):
         points = [(x, wer) for x, c in enumerate(conditions) if (wer := _heard(cells, c, setting)) is not None]
@@ -238,7 +243,7 @@ def _noise(cells: Grid, noise: str | None) -> str:
     axes.grid(True, axis="y")
     axes.set(xlabel=f"signal-to-noise ratio, {noise or 'noise'}", ylabel="WER (%)")
     figure.legend(loc="outside upper left", ncols=3)
-    return _svg(
+    return as_svg(
         figure,
         f"{noise or 'noise'}: WER at each task's finest rates. VSR hears no noise: what was measured on clean clips "
         "only stands for all.",
@@ -255,7 +260,7 @@ def _error_types(cells: Grid, condition: Condition) -> str:
     """Substitutions, deletions and insertions of each setting as one stacked bar."""
     settings = [setting for setting in cells.settings if (condition, setting) in cells.rows]
     rows = [cells.rows[condition, setting] for setting in settings]
-    figure, axes = _axes(1.0 + 0.25 * len(rows))
+    figure, axes = new_axes(1.0 + 0.25 * len(rows))
     left = [0.0] * len(rows)
     for kind, color in ERROR_COLORS.items():
         share = [100 * row[kind] / max(row["words"], 1) for row in rows]
@@ -268,10 +273,10 @@ def _error_types(cells: Grid, condition: Condition) -> str:
     axes.set_xlim(left=0)
     axes.set_xlabel("errors per 100 words of the reference")
     figure.legend(loc="outside upper left", ncols=3)
-    return _svg(figure, f"{condition}: substitutions, deletions and insertions")
+    return as_svg(figure, f"{condition}: substitutions, deletions and insertions")
 
 
-def _axes(height: float) -> tuple[Any, Any]:
+def new_axes(height: float) -> tuple[Any, Any]:
     """A figure of the page's width, outside pyplot's list of open ones, and its axes."""
     from matplotlib.figure import Figure
 
@@ -279,7 +284,7 @@ def _axes(height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Any, caption: str) -> str:
+def as_svg(figure: Any, caption: str) -> str:
     """The figure as inline SVG with its caption, without addresses, comments, names and fixed colours and size."""
     import matplotlib
 

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,23 @@ import numpy as np
 from omni_avsr.decoding import evaluate
 from omni_avsr.evaluation import Row, Setting, finest
 from omni_avsr.inspecting import inspect
-from omni_avsr.report import publish
+from omni_avsr.report import STYLE, TASK_LOOKS, as_svg, new_axes, publish, write_page
 from omni_avsr.run import Report, silent, write_text
 from omni_avsr.settings import EvaluateSettings, TrainSettings
 from omni_avsr.tasks import Task
 from omni_avsr.training import fit
 
 PASSES = 3  # a backward pass costs two forward ones
+HEADS = (
+    "LLM",
+    *(f"{task.upper()} WER %" for task in Task),
+    "parameters",
+    "trainable",
+    "active",
+    "training TFLOPs of the LLM",
+    "training seconds",
+    "seconds of speech decoded in one",
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +66,19 @@ def one(settings: TrainSettings, llm: str) -> TrainSettings:
     return replace(settings, llm=llm, out=str(Path(settings.out) / llm.strip("/.").replace("/", "--")))
 
 
-def train_one(settings: TrainSettings, report: Report) -> None:
-    """One finished and measured run; a training that was cut off begins anew."""
+def train_once(settings: TrainSettings, report: Report) -> None:
+    """A finished run, trained unless it is there; one that was cut off begins anew."""
     run = Path(settings.out)
     if not (run / "model" / "config.json").is_file():
-        shutil.rmtree(run, ignore_errors=True)
+        if (run / "run.json").is_file():  # else it is none of ours, and training refuses it
+            shutil.rmtree(run)
         fit(settings, report)
+
+
+def train_one(settings: TrainSettings, report: Report) -> None:
+    """One finished and measured run."""
+    run = Path(settings.out)
+    train_once(settings, report)
     if not (run / "evaluation" / "results.json").is_file():
         data = EvaluateSettings(data=settings.test, root=settings.root, format=settings.format, tokens=settings.tokens)
         toy = replace(data, toy_world=settings.toy_world, toy_clips=settings.toy_clips)
@@ -90,7 +109,60 @@ def collect(settings: TrainSettings) -> list[Size]:
     fits = {task: power_law([(size.total, size.wer[task]) for size in found]) for task in found[0].wer}
     rows = {"sizes": [asdict(size) for size in found], "power_laws": fits}
     write_text(Path(settings.out) / "scaling.json", json.dumps(rows, indent=1) + "\n")
+    write_page(Path(settings.out) / "scaling.html", "omni-avsr: LLM sizes", page(found, fits))
     return found
+
+
+def page(found: list[Size], fits: dict[str, dict[str, float]]) -> str:
+    """The figure and the table, as HTML."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figures = figure(found, fits)
+    laws = [
+        f"<li>{task.upper()}: doubling the parameters leaves {law['per_doubling']:.2f} of the word errors</li>"
+        for task, law in fits.items()
+    ]
+    heads = "".join(f"<th>{escape(head)}</th>" for head in HEADS)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line(size))}</tr>" for size in found)
+    table = f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return f"{figures}<ul>{''.join(laws)}</ul>{table}"
+
+
+def line(size: Size) -> list[str]:
+    """A size's line of the table."""
+    return [
+        size.llm,
+        *(f"{size.wer[task]:.1f}" if task in size.wer else "-" for task in Task),
+        f"{size.total:,}",
+        f"{size.trainable:,}",
+        f"{max(size.active.values()):,}",
+        f"{size.training_tflops:.1f}",
+        f"{size.training_seconds:.0f}",
+        f"{min(size.speed.values()):.0f}",
+    ]
+
+
+def figure(found: list[Size], fits: dict[str, dict[str, float]]) -> str:
+    """WER against parameters, a line per task with its fit; what lies on the Pareto front is filled."""
+    drawing, axes = new_axes(3.3)
+    for task, law in fits.items():
+        look = TASK_LOOKS[Task(task)]
+        points = sorted((size.total, size.wer[task]) for size in found)
+        xs, ys = np.array(points).T
+        axes.plot(xs, law["factor"] * xs ** -law["exponent"], color=look["color"], linestyle=":")
+        axes.plot(xs, ys, label=task.upper(), markerfacecolor="none", **look)
+        front = [point for point, best in zip(points, pareto(points), strict=True) if best]
+        axes.plot(*np.array(front).T, linestyle="none", **look)
+    axes.set_xscale("log")
+    ticks = sorted(size.total for size in found)
+    axes.set_xticks(ticks, [f"{tick / 1e6:.3g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="parameters in all, millions", ylabel="WER (%)")
+    axes.grid(True, axis="y")
+    drawing.legend(loc="outside upper left", ncols=3)
+    return as_svg(drawing, "WER of each task at its finest rates; dotted: power laws; filled: the Pareto front")
 
 
 def measure(llm: str, run: Path) -> Size:
@@ -114,13 +186,13 @@ def measure(llm: str, run: Path) -> Size:
     )
 
 
-def power_law(points: list[tuple[float, float]]) -> dict[str, float]:
+def power_law(points: Sequence[tuple[float, float]]) -> dict[str, float]:
     """WER = factor * parameters ** -exponent, by least squares on the logarithms; and what a doubling leaves of it."""
     x, y = np.log([p for p, _ in points]), np.log([max(wer, 1e-3) for _, wer in points])
     slope, level = np.polyfit(x, y, 1)
     return {"factor": float(np.exp(level)), "exponent": float(-slope), "per_doubling": float(2**slope)}
 
 
-def pareto(points: list[tuple[float, float]]) -> list[bool]:
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Of (cost, WER): whether no other is as cheap and better, or as good and cheaper."""
     return [not any((c <= cost and w < wer) or (c < cost and w <= wer) for c, w in points) for cost, wer in points]

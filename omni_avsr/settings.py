@@ -68,6 +68,7 @@ class TrainSettings:
     audio_mask: float = option(0.0, "Longest time mask on the waveform, in seconds per second; published 0.4.")
     video_mask: float = option(0.0, "Longest time mask on the video, in seconds per second; published 0.4.")
     cache_copies: int = option(2, "Augmented copies encoded once and kept; 0 encodes at every step.")
+    feature_cache: str | None = option(None, "Folder to keep encoded copies in, for runs on the same data and towers.")
     gradient_checkpointing: bool = option(False, "Recompute the LLM's layers in the backward pass: less memory.")
 
     valid_every: int = option(0, "Steps between validations; 0 validates at the end alone.")

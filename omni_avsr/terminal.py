@@ -133,3 +133,11 @@ def show_info(facts: dict) -> None:
     Console().print(costs)
     for name, value in facts["trained"].items():
         say(f"{name}: {escape(str(value))}")
+
+
+def show_sizes(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Prints a scaling study, a column a size: the heads are long."""
+    table = Table(heads[0], *(line[0] for line in lines))
+    for row, head in enumerate(heads[1:], 1):
+        table.add_row(head, *(line[row] for line in lines))
+    Console().print(table)

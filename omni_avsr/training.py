@@ -4,6 +4,7 @@ A step sums passes of the LLM, one per route (a task at its rates): three when r
 rates otherwise. The encoders run once a step, or, when they are frozen, once in all.
 """
 
+import hashlib
 import math
 import time
 import warnings
@@ -22,7 +23,7 @@ from omni_avsr import text
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor, Route
-from omni_avsr.run import Report, counted, finish_run, refuse_taken, silent, start_run
+from omni_avsr.run import Report, counted, finish_run, refuse_taken, silent, start_run, write_whole
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import Task
 
@@ -130,7 +131,7 @@ class Batches:
         settings, dataset = self.settings, loading.ClipDataset(clips, self._augmentation(clips), self.settings.seed)
         lengths = [clip.frames for clip in clips]
         sampler = loading.EndlessBatches(lengths, settings.max_frames, settings.seed)
-        data = self._cached(dataset, settings.cache_copies) if settings.cache_copies else dataset
+        data = self._kept(dataset, settings.cache_copies) if settings.cache_copies else dataset
         return self._loader(data, sampler)
 
     def validation(self, clips: Sequence[manifest.Clip]) -> DataLoader:
@@ -164,6 +165,22 @@ class Batches:
         lengths = {name: torch.stack([clip[name] for clip in kept]) for name in ("audio_lengths", "video_lengths")}
         return {**batch, "media": lengths, "features": _pad([clip["features"] for clip in kept])}
 
+    def _kept(self, dataset: loading.ClipDataset, copies: int) -> "Cached":
+        """The encoded copies, of the feature cache if it has them."""
+        folder = self.settings.feature_cache
+        if not folder:
+            return self._cached(dataset, copies)
+        settings, towers = self.settings, {k: t for k, t in self.model.config.towers.items() if k != "llm"}
+        augmented = (settings.noise_probability, settings.noise_snr, settings.audio_mask, settings.video_mask)
+        clips = [(str(clip.video.absolute()), clip.text) for clip in dataset.clips]
+        key = repr((towers, augmented, settings.seed, settings.max_frames, copies, clips))
+        file = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+        if file.is_file():
+            return Cached(torch.load(file, weights_only=True))
+        cached = self._cached(dataset, copies)
+        write_whole(file, lambda part: torch.save(cached.copies, part))
+        return cached
+
     @torch.no_grad()
     def _cached(self, dataset: loading.ClipDataset, copies: int) -> "Cached":
         """Every clip's features in so many augmented copies."""
@@ -171,7 +188,7 @@ class Batches:
         self.model.to(device)
         buckets = loading.buckets([clip.frames for clip in dataset.clips], self.settings.max_frames)
         batches = [[(index, copy) for index in bucket] for copy in range(copies) for bucket in buckets]
-        cached = Cached(copies)
+        cached = Cached([{} for _ in range(copies)])
         for batch in counted(self._loader(dataset, batches), "Encoding clips", len(batches), self.report):
             if batch is not None:
                 media = {name: values.to(device) for name, values in batch["media"].items()}
@@ -182,8 +199,8 @@ class Batches:
 class Cached(Dataset):
     """Features of augmented copies of each clip, in half precision; None for a clip that could not be read."""
 
-    def __init__(self, copies: int):
-        self.copies: list[dict[int, dict[str, Any]]] = [{} for _ in range(copies)]
+    def __init__(self, copies: list[dict[int, dict[str, Any]]]):
+        self.copies = copies
 
     def add(self, batch: dict[str, Any], features: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Keeps each clip of a batch under its index and copy."""

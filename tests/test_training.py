@@ -70,6 +70,16 @@ def test_cached_and_fresh_features_train_the_same_model(settings, tmp_path):
         torch.testing.assert_close(models[1][name].float(), weight.float(), atol=5e-3, rtol=0, msg=name)
 
 
+def test_kept_features_train_the_same_model_without_encoding_again(settings, tmp_path, monkeypatch):
+    keep = {"cache_copies": 1, "feature_cache": str(tmp_path / "features")}
+    fit(replace(settings, **keep, out=str(tmp_path / "first")))
+    monkeypatch.setattr("omni_avsr.training.Batches._cached", None)
+    fit(replace(settings, **keep, out=str(tmp_path / "second"), max_steps=settings.max_steps))
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    with pytest.raises(TypeError):  # another seed augments otherwise
+        fit(replace(settings, **keep, out=str(tmp_path / "third"), seed=9))
+
+
 def test_a_run_is_the_same_again_with_its_seed(settings, tmp_path):
     runs = [OmniAVSR.from_pretrained(fit(replace(settings, out=str(tmp_path / name)))).state_dict() for name in "ab"]
     assert all(torch.equal(weight, runs[1][name]) for name, weight in runs[0].items())

@@ -1,0 +1,52 @@
+"""Every recipe of a published result trains two steps on the toy corpus and shows its table."""
+
+import importlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from omni_avsr.model import towers
+
+NAMES = ["omni_avsr", "llama_mtsk", "llama_avsr", "llama_mt", "noise", "task_weights", "sink_loss", "llm_sizes"]
+SHARED = {"__init__", "common", "claims"}
+
+
+@pytest.fixture
+def toy(tower_folders, tmp_path, tmp_path_factory, monkeypatch):
+    """The toy setting of the recipes, on the tests' towers and few clips."""
+    from recipes import common
+
+    for name in ("tiny-audio", "tiny-video", "tiny-s", "tiny-m", "tiny-l"):
+        kind = {"tiny-audio": "audio", "tiny-video": "video"}.get(name, "llm")
+        shutil.copytree(tower_folders[kind], tmp_path / "tiny" / name)
+    monkeypatch.setattr(towers, "SHIPPED", tmp_path / "tiny")
+    monkeypatch.setenv("OMNI_AVSR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    small = {"projector_width": 8, "lora_rank": 2, "lora_targets": "q_proj", "logger": "none", "valid_clips": 1}
+    monkeypatch.setattr(common, "TOY", replace(common.TOY, **small, toy_clips=32, cache_copies=1, max_frames=400))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_runs_on_the_toy_corpus(toy, name, tmp_path):
+    recipe = importlib.import_module(f"recipes.{name}")
+    if name in ("llama_avsr", "llama_mt"):
+        recipe.PAPER = dict(list(recipe.PAPER.items())[-2:]) if name == "llama_avsr" else recipe.PAPER
+    app = typer.Typer()
+    app.command()(recipe.main)
+    result = CliRunner().invoke(app, ["--toy", "--steps", "2", "--out", str(tmp_path / "runs")])
+    assert result.exit_code == 0, result.output
+    assert "WER" in result.output
+    runs = list((tmp_path / "runs").rglob("run.json"))
+    assert runs
+    before = {run: run.stat().st_mtime_ns for run in runs}
+    again = CliRunner().invoke(app, ["--toy", "--steps", "2", "--out", str(tmp_path / "runs")])
+    assert again.exit_code == 0
+    assert {run: run.stat().st_mtime_ns for run in runs} == before  # what is trained is not trained again
+
+
+def test_every_script_of_a_result_is_tried():
+    names = {path.stem for path in Path(importlib.import_module("recipes").__file__).parent.glob("*.py")}
+    assert {name for name in names - SHARED if not name.startswith("tiny_")} == set(NAMES)
