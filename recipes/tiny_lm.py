@@ -7,7 +7,7 @@ features of a batch are made once for all three.
 
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,30 +188,34 @@ def affordable(corpus: Corpus, model: OmniAVSR, plan: Plan) -> Corpus:
     return Encoded(corpus, lambda batch: encode(model, batch), plan.work / "encoded.pt")
 
 
-def pretrain(corpus: Corpus, held_out: dict[str, Corpus], plan: Plan, out: Path) -> dict[str, Any]:
-    """Trains the three models, writes their folders, and returns their word error rates."""
+def pretrain(
+    sizes: Sequence[str], corpus: Corpus, held_out: dict[str, Corpus], plan: Plan, out: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Trains the models one after another, writes their folders, and yields their word error rates."""
+    if not sizes:
+        return
     torch.manual_seed(plan.seed)
     tokenizer = plan.work / "tokenizer"
     if not tokenizer.is_dir():
         new_tokenizer(corpus.texts, tokenizer)
-    for size in SIZES:
+    for size in sizes:
         shutil.copytree(tokenizer, out / size, dirs_exist_ok=True)
-    readers = {size: new_reader(size, out).to(corpus.device) for size in SIZES}
-    processor = OmniAVSRProcessor(AutoTokenizer.from_pretrained(out / "tiny-m"), readers["tiny-m"].config)
+    readers = {size: new_reader(size, out).to(corpus.device) for size in sizes}
+    first = readers[sizes[0]]
+    processor = OmniAVSRProcessor(AutoTokenizer.from_pretrained(out / sizes[0]), first.config)
     rows = Rows.of(processor, corpus.texts)
-    corpus = affordable(corpus, readers["tiny-m"], plan)
-    result: dict[str, Any] = {}
+    corpus = affordable(corpus, first, plan)
     for size, reader in readers.items():
         own = replace(plan, name=size, seconds=plan.seconds * SHARES[size])
         spent = train(own, {size: reader}, reading_loss({size: reader}, rows, plan.seed, TEXT_EVERY), corpus, Noise())
         rows_of = [word_errors(reader, processor, name, held, [(4, 2)]) for name, held in held_out.items()]
-        result[size] = {**spent, "wer": [row for some in rows_of for row in some]}
+        result: dict[str, Any] = {**spent, "wer": [row for some in rows_of for row in some]}
         llm = reader.llm
         llm.resize_token_embeddings(len(AutoTokenizer.from_pretrained(out / size)))
-        result[size]["parameters"] = sum(p.numel() for p in llm.parameters())
+        result["parameters"] = sum(p.numel() for p in llm.parameters())
         llm.eval().half().save_pretrained(out / size)
-        show(size, result[size])
-    return result
+        show(size, result)
+        yield size, result
 
 
 def new_reader(size: str, out: Path) -> OmniAVSR:

@@ -40,6 +40,7 @@ class Session:
     source: "Source"
     seconds: dict[str, float]
     batches: dict[str, int]
+    sizes: list[str]
     steps: int | None = None
 
     @cached_property
@@ -94,11 +95,11 @@ def encoders(session: Session) -> None:
 
 
 def lm(session: Session) -> None:
-    from .tiny_lm import SIZES, pretrain
+    from .tiny_lm import pretrain
 
-    if not session.done(*SIZES):
-        for size, row in pretrain(session.training[0], session.worlds, session.plan("lm"), session.out).items():
-            session.record(size, row)
+    missing = [size for size in session.sizes if not session.done(size)]
+    for size, row in pretrain(missing, session.training[0], session.worlds, session.plan("lm"), session.out):
+        session.record(size, row)
 
 
 def adapters(session: Session) -> None:
@@ -123,6 +124,7 @@ def main(  # noqa: PLR0913 - a recipe's options
     seconds: Annotated[str, typer.Option(help="Of audio, video, lm, adapters.")] = "120,240,220,160",
     batches: Annotated[str, typer.Option(help="Clips a step, of the same four.")] = "256,192,256,128",
     steps: Annotated[int | None, typer.Option(help="Steps of every stage, instead of seconds.")] = None,
+    sizes: Annotated[str, typer.Option(help="Language models to make.")] = "tiny-s,tiny-m,tiny-l",
     device: Annotated[str, typer.Option(help="A torch device, or auto.")] = "auto",
     processes: Annotated[int, typer.Option(help="That make the corpus.")] = 16,
     seed: int = 0,
@@ -139,10 +141,10 @@ def main(  # noqa: PLR0913 - a recipe's options
     if unknown := set(wanted) - set(known):
         raise typer.BadParameter(f"unknown stages {', '.join(sorted(unknown))}; available: {', '.join(STAGES)}")
     budgets = dict(zip(LEARNING_RATES, map(float, seconds.split(",")), strict=True))
-    sizes = dict(zip(LEARNING_RATES, map(int, batches.split(",")), strict=True))
+    clips_a_step = dict(zip(LEARNING_RATES, map(int, batches.split(",")), strict=True))
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     source = Source(seed, processes, torch.device(chosen))
-    session = Session(work, out.resolve(), clips, held_out, source, budgets, sizes, steps)
+    session = Session(work, out.resolve(), clips, held_out, source, budgets, clips_a_step, sizes.split(","), steps)
     for stage in STAGES:
         if stage in wanted:
             started = time.monotonic()
