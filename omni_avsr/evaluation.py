@@ -143,22 +143,13 @@ def result_row(
         found = "; ".join(sorted(f"{setting} {condition}" for setting, condition in kinds)) or "none"
         raise ValueError(f"a results row is of one task, its rates and one noise, but the hypotheses are of: {found}")
     setting, condition = kinds.pop()
-    errors = sum((h.counts for h in hypotheses), Errors())
-    low, high = interval([h.errors for h in hypotheses], [h.words for h in hypotheses])
     return {
         "task": str(setting.task),
         "audio_rate": setting.audio_rate,
         "video_rate": setting.video_rate,
         "snr": condition.snr,
         "noise": condition.noise,
-        "wer": errors.wer,
-        "wer_low": low,
-        "wer_high": high,
-        "cer": errors.cer,
-        "words": errors.words,
-        "substitutions": errors.substitutions,
-        "deletions": errors.deletions,
-        "insertions": errors.insertions,
+        **_scores(hypotheses),
         "clips": len(hypotheses),
         "audio_seconds": audio_seconds,
         "decode_seconds": decode_seconds,
@@ -168,6 +159,21 @@ def result_row(
         "seed": seed,
         "checkpoint": checkpoint,
         "manifest": manifest,
+    }
+
+
+def _scores(hypotheses: Sequence[Hypothesis]) -> Row:
+    errors = sum((h.counts for h in hypotheses), Errors())
+    low, high = interval([h.errors for h in hypotheses], [h.words for h in hypotheses])
+    return {
+        "wer": errors.wer,
+        "wer_low": low,
+        "wer_high": high,
+        "cer": errors.cer,
+        "words": errors.words,
+        "substitutions": errors.substitutions,
+        "deletions": errors.deletions,
+        "insertions": errors.insertions,
     }
 
 

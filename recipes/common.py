@@ -65,19 +65,20 @@ def train_and_measure(training: TrainSettings, folder: Path | None = None, **gri
 
 
 def cell(row: Row) -> str:
-    """The column of a row: AVSR (4,2), with its noise if there is one."""
+    """What a row measures: AVSR (4,2), with its noise if there is one."""
     rates = ",".join(str(row[f"{m}_rate"]) for m in ("audio", "video") if row[f"{m}_rate"])
     noise = "" if row["snr"] is None else f" {row['snr']:g} dB"
     return f"{row['task'].upper()} ({rates}){noise}"
 
 
 def show(title: str, measured: Mapping[str, Sequence[Row]], published: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints measured WERs, and below each line the published one of LRS3."""
-    columns = list(dict.fromkeys(cell(row) for rows in measured.values() for row in rows))
-    table = Table("WER %", *columns, title=title)
+    """Prints each model's measured WERs, and beside them the published ones of LRS3."""
+    columns: dict[str, Mapping[str, float]] = {}
     for name, rows in measured.items():
-        wers = {cell(row): f"{100 * row['wer']:.1f}" for row in rows}
-        table.add_row(name, *(wers.get(column, "-") for column in columns))
-        if paper := published.get(name):
-            table.add_row("  published, LRS3", *(f"{paper[c]:g}" if c in paper else "-" for c in columns), style="dim")
+        columns[name] = {cell(row): 100 * row["wer"] for row in rows}
+        if name in published:
+            columns[f"{name},\npublished for LRS3"] = published[name]
+    table = Table("WER %", *columns, title=title)
+    for line in dict.fromkeys(cell(row) for rows in measured.values() for row in rows):
+        table.add_row(line, *(f"{wers[line]:.1f}" if line in wers else "-" for wers in columns.values()))
     Console().print(table)

@@ -259,9 +259,9 @@ def test_vsr_is_drawn_under_noise_that_it_cannot_hear():
 
 
 def test_labels_of_near_points_do_not_overlap():
-    from omni_avsr.report import _axes, _place_labels
+    from omni_avsr.report import _place_labels, new_axes
 
-    figure, axes = _axes(3.3)
+    figure, axes = new_axes(3.3)
     points = [(12 + 0.3 * i, 2 + 0.05 * i, f"(16,{i})", "blue") for i in range(5)]
     axes.plot([x for x, *_ in points], [y for _, y, *_ in points])
     axes.set(xlim=(0, 30), ylim=(0, 40))

@@ -39,6 +39,7 @@ def test_a_recipe_runs_on_the_toy_corpus(toy, name, tmp_path):
     result = CliRunner().invoke(app, ["--toy", "--steps", "2", "--out", str(tmp_path / "runs")])
     assert result.exit_code == 0, result.output
     assert "WER" in result.output
+    assert "…" not in result.output.rpartition("Epoch")[2]  # its table fits a terminal of 80 columns
     runs = list((tmp_path / "runs").rglob("run.json"))
     assert runs
     before = {run: run.stat().st_mtime_ns for run in runs}
@@ -50,3 +51,43 @@ def test_a_recipe_runs_on_the_toy_corpus(toy, name, tmp_path):
 def test_every_script_of_a_result_is_tried():
     names = {path.stem for path in Path(importlib.import_module("recipes").__file__).parent.glob("*.py")}
     assert {name for name in names - SHARED if not name.startswith("tiny_")} == set(NAMES)
+
+
+def test_claims_are_judged_resumed_and_written(toy, tmp_path):
+    from recipes import claims
+
+    app = typer.Typer()
+    app.command()(claims.main)
+    page = tmp_path / "claims.md"
+    small = ["--steps", "2", "--seeds", "1,2", "--out", str(tmp_path / "runs"), "--write", str(page)]
+    result = CliRunner().invoke(app, ["--claims", "5,7", *small])
+    assert result.exit_code == 0, result.output
+    assert "5. At 0 dB babble AVSR is better than ASR" in result.output
+    first = page.read_text()
+    assert first.count("ASR (16) against AVSR (16,") == 2
+    runs = list((tmp_path / "runs").rglob("run.json"))
+    assert len(runs) == 2  # both claims are of one model, of two seeds
+    before = [run.stat().st_mtime_ns for run in runs]
+    assert CliRunner().invoke(app, ["--claims", "5,7", *small]).exit_code == 0
+    assert [run.stat().st_mtime_ns for run in runs] == before
+    assert page.read_text().splitlines()[4:] == first.splitlines()[4:]
+
+
+def test_every_model_of_the_claims_can_be_trained():
+    from recipes import claims, common
+
+    for name, changes in claims.MODELS.items():
+        replace(common.TOY, **changes)
+        assert len(changes) > 0, name
+
+
+@pytest.mark.parametrize(("second", "verdict"), [(1, "holds"), (3, "does not hold"), (2, "undecided")])
+def test_a_verdict_is_by_the_interval(second, verdict):
+    from recipes import claims
+
+    def clips(errors):
+        return {str(i): (errors if i % 2 else 2 * errors, 10) for i in range(40)}
+
+    claim = claims.Claim("A claim")
+    claims.judge(claim, "some", clips(1), clips(second), 15.0)
+    assert claim.verdict == verdict

@@ -72,10 +72,10 @@ def test_cached_and_fresh_features_train_the_same_model(settings, tmp_path):
 
 def test_kept_features_train_the_same_model_without_encoding_again(settings, tmp_path, monkeypatch):
     keep = {"cache_copies": 1, "feature_cache": str(tmp_path / "features")}
-    fit(replace(settings, **keep, out=str(tmp_path / "first")))
+    first = OmniAVSR.from_pretrained(fit(replace(settings, **keep, out=str(tmp_path / "first"))))
     monkeypatch.setattr("omni_avsr.training.Batches._cached", None)
-    fit(replace(settings, **keep, out=str(tmp_path / "second"), max_steps=settings.max_steps))
-    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    second = OmniAVSR.from_pretrained(fit(replace(settings, **keep, out=str(tmp_path / "second")))).state_dict()
+    assert all(torch.equal(weight, second[name]) for name, weight in first.state_dict().items())
     with pytest.raises(TypeError):  # another seed augments otherwise
         fit(replace(settings, **keep, out=str(tmp_path / "third"), seed=9))
 
