@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from omni_avsr import media
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -15,6 +18,8 @@ def test_the_readmes_python_runs(make, tower_folders, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     model.save_pretrained("my-model")
     processor.save_pretrained("my-model")
+    noise = np.random.default_rng(0).integers(256, size=(25, 96, 96, 1), dtype=np.uint8)
+    media.write_video("talk.mp4", noise[..., 0], noise.ravel()[:16_000].astype(np.int16) * 50)
     for kind, hub_id in {
         "audio": "openai/whisper-medium.en",
         "video": "avhubert-large",
