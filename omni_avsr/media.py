@@ -8,14 +8,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
 LONGEST_GAP = 60  # seconds without a picture that are believed
+TELEVISION = (ColorRange.UNSPECIFIED, ColorRange.MPEG)  # black is 16 and white 235, as in nearly all files
 LAST_FRAME = 0.2  # seconds that a last frame is shown at most
 # the same bytes everywhere: one thread, and without what x264 computes differently by where it lies in memory
 H264 = {"crf": "18", "preset": "veryfast", "threads": "1", "mbtree": "0"}
@@ -38,7 +41,7 @@ def read_video(path: Path | str) -> np.ndarray:
     """The first video stream's frames as grey uint8 (T, H, W), as they are, whatever their rate."""
     with _open(path, "video") as container:
         container.streams.video[0].thread_type = "NONE"  # clips are short, and many are read at once
-        frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+        frames = [_grey(frame) for frame in container.decode(video=0)]
     if not frames:
         raise ValueError(f"{path} has a video stream without frames")
     return np.stack(frames)
@@ -131,7 +134,8 @@ def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray
         for frame in container.decode(stream):
             before, begin = begin, frame.time - _start(container) if frame.time is not None else begin + step
             step = min(begin - before, LAST_FRAME) if begin > before else step
-            image = np.rot90(frame.to_ndarray(format=colour), round(frame.rotation / 90))
+            image = _grey(frame) if colour == "gray" else frame.to_ndarray(format=colour)
+            image = np.rot90(image, round(frame.rotation / 90))
             if begin - due / VIDEO_FPS > LONGEST_GAP:
                 raise ValueError(f"{path} shows nothing for {begin - due / VIDEO_FPS:.0f} seconds, its clock is broken")
             shown = image if last is None else last
@@ -159,6 +163,30 @@ def frames_of_sound(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def loudness(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """The root mean square of each video frame's samples (T,)."""
     return np.array([np.sqrt(np.square(samples).mean()) for samples in frames_of_sound(blocks)])
+
+
+def _grey(frame: av.VideoFrame) -> np.ndarray:
+    """What frame.to_ndarray(format="gray") gives, in a quarter of the time for what mouth clips are."""
+    if frame.format.name != "yuv420p" or frame.color_range not in TELEVISION:
+        return frame.to_ndarray(format="gray")
+    return _greys()[_luma(frame)]
+
+
+@cache
+def _greys() -> np.ndarray:
+    """FFmpeg's grey of each luma (256,)."""
+    frame = av.VideoFrame(16, 256, "yuv420p")
+    for plane in frame.planes:
+        plane.update(np.full(plane.buffer_size, 128, np.uint8))
+    rows = np.frombuffer(frame.planes[0], np.uint8).reshape(256, -1).copy()
+    rows[:] = np.arange(256, dtype=np.uint8)[:, None]
+    frame.planes[0].update(rows)
+    return frame.to_ndarray(format="gray")[:, 0].copy()
+
+
+def _luma(frame: av.VideoFrame) -> np.ndarray:
+    plane = frame.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:

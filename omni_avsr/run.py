@@ -1,6 +1,7 @@
 """A run's folder: new, and with a run.json that says how it was made."""
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -99,8 +100,9 @@ def _commit() -> str | None:
 
 def quiet() -> None:
     """Leaves out what libraries say to their developers."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -55,7 +55,7 @@ class TrainSettings:
     toy_clips: int = option(1600, "Its training clips; an eighth more are test clips.")
 
     out: str = option("runs/train", "The run's folder.")
-    max_steps: int = option(450, "Optimizer steps.")
+    max_steps: int = option(300, "Optimizer steps.")
     seed: int = option(1, "Seed of everything random.")
     max_frames: int = option(1200, "Video frames in a batch; a longer clip is skipped.")
     accumulate: int = option(1, "Batches per optimizer step.")
@@ -67,7 +67,7 @@ class TrainSettings:
     noise_snr: str = option("-5,0,5,10,15,20", "Its signal-to-noise ratios in dB, drawn at random.")
     audio_mask: float = option(0.0, "Longest time mask on the waveform, in seconds per second; published 0.4.")
     video_mask: float = option(0.0, "Longest time mask on the video, in seconds per second; published 0.4.")
-    cache_copies: int = option(2, "Augmented copies encoded once and kept; 0 encodes at every step.")
+    cache_copies: int = option(1, "Augmented copies encoded once and kept; 0 encodes at every step.")
     feature_cache: str | None = option(None, "Folder to keep encoded copies in, for runs on the same data and towers.")
     gradient_checkpointing: bool = option(False, "Recompute the LLM's layers in the backward pass: less memory.")
 

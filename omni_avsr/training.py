@@ -120,6 +120,17 @@ class Training(lightning.LightningModule):
         checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
 
 
+class Bar(callbacks.RichProgressBar):
+    """Lightning's bar without what says nothing here: the number of the one epoch, and of the log's version."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
+
+    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        shown = {name: value for name, value in super().get_metrics(*args, **kwargs).items() if name != "v_num"}
+        return {n: f"{v:.3g}" if isinstance(v, float) else v for n, v in shown.items()}
+
+
 class Batches:
     """The data of a training run: media, or features where frozen encoders have seen every copy of a clip before."""
 
@@ -290,7 +301,7 @@ def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         logger=[loggers.CSVLogger(run, name=None, version=""), *logging_to] if settings.logger != "none" else [],
-        callbacks=[best, *([latest] if settings.keep else []), callbacks.RichProgressBar()],
+        callbacks=[best, *([latest] if settings.keep else []), Bar()],
         default_root_dir=run,
         enable_model_summary=False,
     )

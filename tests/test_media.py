@@ -154,3 +154,19 @@ def test_a_missing_stream_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"x\.mp4 has no audio stream"):
         list(media.audio_blocks(tmp_path / "x.mp4"))
     assert len(list(media.video_frames(tmp_path / "x.mp4"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["yuv420p", "yuvj420p", "yuv444p", "rgb24"])
+def test_frames_are_as_grey_as_ffmpeg_makes_them(tmp_path, kind):
+    pixels = np.arange(256, dtype=np.uint8).repeat(96).reshape(128, 192)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        codec, own = ("libx264rgb", "rgb24") if kind == "rgb24" else ("libx264", kind)
+        stream = container.add_stream(codec, rate=25, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = 128, 192, own
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="gray")))
+        container.mux(stream.encode(None))
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        expected = next(container.decode(video=0)).to_ndarray(format="gray")
+    assert len(np.unique(expected)) > 200
+    np.testing.assert_array_equal(media.read_video(tmp_path / "a.mkv")[0], expected)
+    np.testing.assert_array_equal(next(media.video_frames(tmp_path / "a.mkv", "gray")), expected)
