@@ -365,7 +365,8 @@ def transcribe(
     quiet()
     found = expand(files)
     failed = []
-    with Writer(settings.format, settings.out, several=len(found) > 1) as writer:
+    several = len(found) > 1 or any(path.is_dir() for path in files)
+    with Writer(settings.format, settings.out, found, several) as writer:
         for transcript in transcribe_files(found, settings):
             writer.write(transcript)
             failed += [transcript.error] if transcript.error else []

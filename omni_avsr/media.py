@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,7 +18,9 @@ from av.video.reformatter import ColorRange
 
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
-LONGEST_GAP = 60  # seconds without a picture that are believed
+LONGEST_GAP = 60  # seconds without a picture or a sound that are believed
+CLOCK_ERROR = 0.04  # seconds between two sounds that are no gap
+CUT_OFF = 1.0  # seconds that a file may be shorter than it says
 TELEVISION = (ColorRange.UNSPECIFIED, ColorRange.MPEG)  # black is 16 and white 235, as in nearly all files
 LAST_FRAME = 0.2  # seconds that a last frame is shown at most
 # the same bytes everywhere: one thread, and without what x264 computes differently by where it lies in memory
@@ -107,18 +110,61 @@ def count_frames(path: Path | str) -> int:
         return 0
 
 
+def sound_of(video: Path) -> Path:
+    """The file to hear with a video: itself, or where it is silent the .wav beside it."""
+    beside = video.with_suffix(".wav")
+    return beside if probe(video).sample_rate is None and beside.is_file() else video
+
+
 def audio_blocks(path: Path | str) -> Iterator[np.ndarray]:
-    """The first audio stream as mono float32 pieces at 16 kHz, with silence where it begins after the file does."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+    """The first audio stream as mono float32 pieces at 16 kHz, with silence where the file's clock has no sound."""
     with _open(path, "audio") as container:
-        first = True
+        resampler, count = _Resampler(), 0
         for frame in container.decode(audio=0):
-            if first and frame.time:
-                late = min(max(frame.time - _start(container), 0.0), LONGEST_GAP)
-                yield np.zeros(round(late * SAMPLE_RATE), np.float32)
-            first = False
-            yield from map(_samples, resampler.resample(frame))
-        yield from map(_samples, [] if first else resampler.resample(None))
+            count += 1
+            if frame.time is not None:
+                missing = frame.time - _start(container) - resampler.given / SAMPLE_RATE
+                yield resampler.silence(missing if missing > CLOCK_ERROR or not resampler.given else 0.0)
+            yield from resampler(frame)
+        yield from resampler(None)
+        _refuse_cut_off(path, _stream(container, "audio"), resampler.given / SAMPLE_RATE, count)
+
+
+class _Resampler:
+    """Frames of any kind, which may change on the way, to mono pieces at 16 kHz."""
+
+    def __init__(self) -> None:
+        self.given = 0  # samples so far
+        self.kind: tuple | None = None
+        self.inner: av.AudioResampler | None = None
+
+    def __call__(self, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else None
+        if self.inner and kind != self.kind:
+            yield from self._counted(self.inner.resample(None))
+            self.inner = None
+        if frame:
+            self.inner = self.inner or av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            self.kind = kind
+            yield from self._counted(self.inner.resample(frame))
+
+    def _counted(self, frames: Iterable[av.AudioFrame]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            self.given += frame.samples
+            yield frame.to_ndarray()[0].astype(np.float32) / 32768
+
+    def silence(self, seconds: float) -> np.ndarray:
+        """So much, up to a limit."""
+        samples = round(min(max(seconds, 0.0), LONGEST_GAP) * SAMPLE_RATE)
+        self.given += samples
+        return np.zeros(samples, np.float32)
+
+
+def _refuse_cut_off(path: Path | str, stream, seconds: float, frames: int) -> None:
+    """Refuses a file with less than its header says, in time and in frames, once what it has was given."""
+    announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    if seconds < announced - CUT_OFF and frames < stream.frames - CUT_OFF / announced * stream.frames:
+        raise ValueError(f"{path} is cut off: it ends after {seconds:.1f} of {announced:.1f} seconds")
 
 
 def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray]:
@@ -129,9 +175,10 @@ def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray
     with _open(path, "video") as container:
         stream = _stream(container, "video")
         stream.thread_type = "AUTO"
-        last, due, begin = None, 0, 0.0
+        last, due, begin, count = None, 0, 0.0, 0
         step = float(1 / (stream.average_rate or VIDEO_FPS))  # how long the last frame is shown
         for frame in container.decode(stream):
+            count += 1
             before, begin = begin, frame.time - _start(container) if frame.time is not None else begin + step
             step = min(begin - before, LAST_FRAME) if begin > before else step
             image = _grey(frame) if colour == "gray" else frame.to_ndarray(format=colour)
@@ -146,6 +193,7 @@ def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray
         while last is not None and (due + 0.5) / VIDEO_FPS < begin + step:
             yield last
             due += 1
+        _refuse_cut_off(path, stream, begin + step, count)
 
 
 def frames_of_sound(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -162,14 +210,15 @@ def frames_of_sound(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 def loudness(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """The root mean square of each video frame's samples (T,)."""
-    return np.array([np.sqrt(np.square(samples).mean()) for samples in frames_of_sound(blocks)])
+    levels = (np.sqrt(np.square(samples).mean()) for samples in frames_of_sound(blocks))
+    return np.fromiter(levels, np.float32)
 
 
 def _grey(frame: av.VideoFrame) -> np.ndarray:
-    """What frame.to_ndarray(format="gray") gives, in a quarter of the time for what mouth clips are."""
+    """What frame.to_ndarray(format="gray") gives, in a third of the time for what mouth clips are."""
     if frame.format.name != "yuv420p" or frame.color_range not in TELEVISION:
         return frame.to_ndarray(format="gray")
-    return _greys()[_luma(frame)]
+    return _greys()[_rows(frame)[:, : frame.width]]
 
 
 @cache
@@ -177,20 +226,16 @@ def _greys() -> np.ndarray:
     """FFmpeg's grey of each luma (256,)."""
     frame = av.VideoFrame(16, 256, "yuv420p")
     for plane in frame.planes:
-        plane.update(np.full(plane.buffer_size, 128, np.uint8))
-    rows = np.frombuffer(frame.planes[0], np.uint8).reshape(256, -1).copy()
-    rows[:] = np.arange(256, dtype=np.uint8)[:, None]
-    frame.planes[0].update(rows)
+        plane.update(bytes([128]) * plane.buffer_size)
+    lumas = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], _rows(frame).shape)
+    frame.planes[0].update(lumas.tobytes())
     return frame.to_ndarray(format="gray")[:, 0].copy()
 
 
-def _luma(frame: av.VideoFrame) -> np.ndarray:
-    plane = frame.planes[0]
-    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-
-
-def _samples(frame: av.AudioFrame) -> np.ndarray:
-    return frame.to_ndarray()[0].astype(np.float32) / 32768
+def _rows(frame: av.VideoFrame) -> np.ndarray:
+    """The luma of a frame, with what pads its rows."""
+    plane: Any = frame.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
 
 
 def _start(container: av.container.InputContainer) -> float:

@@ -24,7 +24,6 @@ SMOOTHED = 12  # frames
 DETECTED_SIZE = 320  # pixels, the longer side of what the detector sees
 SURE = 0.6  # of the detector's score
 SAME_FACE = 0.3  # overlap of the boxes of one face in successive frames
-LOST = 25  # frames after which a face that comes back is another one
 PATCH = 24  # pixels of the mouth whose change is measured
 MODEL = "yunet_n_320_320.onnx"
 MODEL_URL = f"https://github.com/ShiqiYu/libfacedetection.train/raw/master/onnx/{MODEL}"
@@ -66,7 +65,7 @@ class Mouth:
 
     def crop(self, frame: np.ndarray, index: int) -> np.ndarray:
         """The mouth (96, 96) in a frame (H, W, 3), grey."""
-        image = cv2.warpAffine(frame, self.maps[index], (MOUTH_SIZE, MOUTH_SIZE), flags=cv2.INTER_AREA)
+        image = cv2.warpAffine(frame, self.maps[index], (MOUTH_SIZE, MOUTH_SIZE))
         return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
@@ -137,7 +136,7 @@ def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track],
     for count, frame in enumerate(frames, 1):
         boxes, faces = detect(frame)
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if len(boxes) else frame
-        alive = [track for track in tracks if count - 1 - track.frames[-1] <= LOST]
+        alive = list(tracks)  # a face that comes back to its place is the same one
         for box, points in zip(boxes, faces, strict=True):
             best = max(alive, key=lambda track: _overlap(track.box, box), default=None)
             if best is None or _overlap(best.box, box) < SAME_FACE:
@@ -149,8 +148,8 @@ def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track],
     return sorted(tracks, key=lambda track: -len(track.frames)), count
 
 
-def read_landmarks(file: Path | str) -> list[Track]:
-    """The one face of a .pkl file of landmarks: a list with None, or with 68 or 4 points, for each frame."""
+def read_landmarks(file: Path | str) -> tuple[list[Track], int]:
+    """The one face of a .pkl file of landmarks and its frames: a list with None, or with 68 or 4 points, for each."""
     with open(file, "rb") as opened:
         try:
             rows = _Arrays(opened).load()
@@ -159,7 +158,8 @@ def read_landmarks(file: Path | str) -> list[Track]:
     if not isinstance(rows, list) or not all(row is None or isinstance(row, np.ndarray | list) for row in rows):
         raise ValueError(f"{file} holds no list of landmarks")
     seen = [(index, four_points(np.asarray(row, np.float64))) for index, row in enumerate(rows) if row is not None]
-    return [Track([i for i, _ in seen], [points for _, points in seen], [0.0] * len(seen))] if seen else []
+    track = Track([i for i, _ in seen], [points for _, points in seen], [0.0] * len(seen))
+    return [track] if seen else [], len(rows)
 
 
 class _Arrays(pickle.Unpickler):
@@ -168,8 +168,12 @@ class _Arrays(pickle.Unpickler):
     ALLOWED = frozenset(
         f"{module}.{name}"
         for core in ("numpy.core", "numpy._core")
-        for module, name in ((f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"))
-    ) | {"numpy.ndarray", "numpy.dtype"}
+        for module, name in (
+            (f"{core}.multiarray", "_reconstruct"),
+            (f"{core}.multiarray", "scalar"),
+            (f"{core}.numeric", "_frombuffer"),
+        )
+    ) | {"numpy.ndarray", "numpy.dtype", "_codecs.encode"}
 
     def find_class(self, module: str, name: str):
         if f"{module}.{name}" not in self.ALLOWED:

@@ -10,8 +10,10 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache, partial
+from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ import cv2
 import numpy as np
 
 from omni_avsr import media, mouth
-from omni_avsr.data.manifest import VIDEO_SUFFIXES, media_files, transcript
+from omni_avsr.data.manifest import VIDEO_SUFFIXES, media_files, read_text, transcript
 from omni_avsr.run import Report, silent, write_text, write_whole
 from omni_avsr.settings import PrepareSettings
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
 SHEET_CLIPS = 20
+SEEN = 0.2  # share of the frames in which a face must be seen
 Words = list[tuple[str, float, float]]  # each with its start and end in seconds
 
 
@@ -41,12 +44,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class Item:
-    """A video and the clips that are made of it."""
+    """A video, of which clips are made; one with words to cut at may become several."""
 
     id: str
     subset: str
     video: Path
-    pieces: list[Piece]
+    spoken: bool = True  # it comes with a text
+    cut: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its clip; a comma would end a field of the label file."""
+        return self.id.replace(",", "_")
 
 
 @dataclass
@@ -67,21 +76,23 @@ def prepare(source: Path, out: Path, settings: PrepareSettings, report: Report =
     if settings.landmarks is None:
         mouth.find_model(settings.detector, settings.download)  # before any process starts, so that it is said once
     name = settings.name or (source.resolve().name if settings.dataset == "folder" else settings.dataset)
+    name = name.replace(",", "_")
     index, count = settings.part
-    items = DATASETS[settings.dataset](source, settings.seconds)[index - 1 :: count]
-    if len({item.id for item in items}) < len(items):
+    every = [item for item in DATASETS[settings.dataset](source) if out.resolve() not in item.video.resolve().parents]
+    if len({item.name for item in every}) < len(every):
         raise ValueError(f"{source} holds several videos whose names differ in their ending alone")
+    items = every[index - 1 :: count]
     if not items:
         raise ValueError(f"{source} holds no videos of {settings.dataset}" + (f", part {settings.shard}" * (count > 1)))
     journal = out / "prepared" / f"{name}_seg{settings.seconds}s_{index}of{count}.jsonl"
-    done = {record.id: record for record in read_journal(journal) if record.error is None}
+    done = {record.id: record for record in read_journal(journal) if record.error is None and _is_whole(out, record)}
     records = [done[item.id] for item in items if item.id in done]
     todo = [item for item in items if item.id not in done]
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("a", encoding="utf-8") as lines:
         lines.write("\n" if lines.tell() else "")  # ends a line that a kill cut off
         for record in _in_processes(partial(make_clips, out=out, name=name, settings=settings), todo, settings):
-            lines.write(json.dumps(vars(record), ensure_ascii=False) + "\n")
+            lines.write(json.dumps(vars(record)) + "\n")
             lines.flush()
             records.append(record)
             report("Preparing", len(records), len(items))
@@ -89,40 +100,58 @@ def prepare(source: Path, out: Path, settings: PrepareSettings, report: Report =
     return records
 
 
+def _is_whole(out: Path, record: Record) -> bool:
+    videos = [out / Path(*row.split(",", 2)[:2]) for row in record.rows]
+    return all(video.is_file() and video.with_suffix(".wav").is_file() for video in videos)
+
+
 def read_journal(file: Path) -> list[Record]:
     """The records of a journal; a line that was cut off is none."""
     records = []
-    for line in file.read_text(encoding="utf-8").split("\n") if file.is_file() else []:
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []:
         with contextlib.suppress(json.JSONDecodeError):
             records.append(Record(**json.loads(line)))
     return records
 
 
 def write_labels(out: Path, name: str, seconds: int) -> list[Path]:
-    """Writes the label file of each subset, of what all shards have done so far."""
+    """Writes the label file of each subset, of what all shards have done, until no other shard adds to it."""
+    written: dict[str, set[str]] = {}
+    while (rows := _rows(out, f"{name}_seg{seconds}s")) != written:
+        for subset, lines in rows.items():
+            text = "".join(f"{line}\n" for line in sorted(lines))
+            write_text(out / "labels" / f"{name}_{subset}_transcript_lengths_seg{seconds}s.csv", text)
+        written = rows
+    return sorted((out / "labels").glob(f"{escape(name)}_*_transcript_lengths_seg{seconds}s.csv"))
+
+
+def _rows(out: Path, name: str) -> dict[str, set[str]]:
+    """The rows of each subset, from the journals of all shards; the last word on a video counts."""
+    records: dict[str, Record] = {}
+    for journal in sorted((out / "prepared").glob(f"{escape(name)}_*of*.jsonl")):
+        records |= {record.id: record for record in read_journal(journal)}
     rows: dict[str, set[str]] = {}
-    for journal in sorted((out / "prepared").glob(f"{name}_seg{seconds}s_*of*.jsonl")):
-        for record in read_journal(journal):
-            rows.setdefault(record.subset, set()).update(record.rows)
-    files = []
-    for subset, lines in rows.items():
-        file = out / "labels" / f"{name}_{subset}_transcript_lengths_seg{seconds}s.csv"
-        write_text(file, "".join(f"{line}\n" for line in sorted(lines)))
-        files.append(file)
-    return files
+    for record in records.values():
+        rows.setdefault(record.subset, set()).update(record.rows)
+    return rows
 
 
 def make_clips(item: Item, out: Path, name: str, settings: PrepareSettings) -> Record:
     """Finds the mouth in one video and writes its clips; what is wrong with the video is in the record."""
     record = Record(item.id, item.subset)
     try:
-        audio = np.concatenate([np.zeros(0, np.float32), *media.audio_blocks(item.video)])
+        clips = pieces(item, settings.seconds)
+        audio = np.concatenate([np.zeros(0, np.float32), *media.audio_blocks(media.sound_of(item.video))])
         if not len(audio):
             raise ValueError(f"{item.video} has an audio stream without samples")
         found = find_mouth(item, audio, settings)
-        crops = np.stack(list(mouth.crops(media.video_frames(item.video), found)))
+        frames = media.video_frames(item.video)
+        crops = np.stack(list(mouth.crops(frames, found)))
+        count = len(crops) + sum(1 for _ in frames)
+        if abs(count - len(found.maps)) > 2:
+            raise ValueError(f"{item.video} has {count} frames, its landmarks are of {len(found.maps)}")
         record.quality = found.quality
-        for piece in item.pieces:
+        for piece in clips:
             record.rows.append(_write(piece, crops, audio, out / name, f"{name}_video_seg{settings.seconds}s"))
     except (ValueError, OSError, cv2.error) as error:
         record.error, record.rows = f"{item.id}: {error}", []
@@ -132,8 +161,7 @@ def make_clips(item: Item, out: Path, name: str, settings: PrepareSettings) -> R
 def find_mouth(item: Item, audio: np.ndarray, settings: PrepareSettings) -> mouth.Mouth:
     """The mouth of the face that speaks, of the face asked for, or of the landmarks given."""
     if settings.landmarks:
-        tracks = mouth.read_landmarks((Path(settings.landmarks) / item.id).with_suffix(".pkl"))
-        frames = sum(1 for _ in media.video_frames(item.video, "gray"))
+        tracks, frames = mouth.read_landmarks(Path(settings.landmarks) / f"{item.id}.pkl")
     else:
         tracks, frames = mouth.follow(media.video_frames(item.video), _detector(settings.detector, settings.download))
     if not frames:
@@ -141,6 +169,8 @@ def find_mouth(item: Item, audio: np.ndarray, settings: PrepareSettings) -> mout
     if len(tracks) < (settings.face or 1):
         raise ValueError(f"{len(tracks) or 'no'} faces in {item.video}" + (f", --face {settings.face}" * bool(tracks)))
     track = tracks[settings.face - 1] if settings.face else mouth.speaking(tracks, media.loudness([audio]))
+    if len(track.frames) < SEEN * frames:
+        raise ValueError(f"the face in {item.video} is seen in {len(track.frames)} of {frames} frames alone")
     return mouth.locate_mouth(track, frames)
 
 
@@ -178,21 +208,26 @@ def _in_processes(work: Any, items: Sequence[Item], settings: PrepareSettings) -
             if not waiting:
                 return
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in finished)
+            try:
+                yield from (future.result() for future in finished)
+            except BrokenProcessPool:
+                raise ValueError(
+                    "a process was killed, most likely for want of memory: try fewer --processes; done clips stay done"
+                ) from None
 
 
-def lrs3(source: Path, seconds: int) -> list[Item]:
+def lrs3(source: Path) -> list[Item]:
     """pretrain/ and trainval/ to train on, test/."""
     subsets = {"pretrain": "train", "trainval": "train", "test": "test"}
     videos = {folder: sorted((source / folder).rglob("*.mp4")) for folder in subsets}
     return [
-        _item(source, subsets[folder], video, seconds, folder == "pretrain")
+        Item(_id(source, video), subsets[folder], video, cut=folder == "pretrain")
         for folder, files in videos.items()
         for video in files
     ]
 
 
-def lrs2(source: Path, seconds: int) -> list[Item]:
+def lrs2(source: Path) -> list[Item]:
     """main/ and pretrain/, as the lists beside them say."""
     items = []
     for name, folder in (("pretrain", "pretrain"), ("train", "main"), ("val", "main"), ("test", "main")):
@@ -200,32 +235,44 @@ def lrs2(source: Path, seconds: int) -> list[Item]:
         lines = lists[0].read_text(encoding="utf-8").split("\n") if lists else []
         videos = [source / folder / f"{line.split()[0]}.mp4" for line in lines if line.strip()]
         subset = "train" if name == "pretrain" else name
-        items += [_item(source, subset, video, seconds, name == "pretrain") for video in videos]
+        items += [Item(_id(source, video), subset, video, cut=name == "pretrain") for video in videos]
+    if not items:
+        raise ValueError(
+            f"neither {source} nor the folder above holds a list of LRS2: pretrain, train, val or test.txt"
+        )
     return items
 
 
-def folder(source: Path, _: int) -> list[Item]:
+def folder(source: Path) -> list[Item]:
     """Every video, whole, with the text beside it if there is one."""
     videos = [path for path in media_files(source) if path.suffix.lower() in VIDEO_SUFFIXES]
-    return [_item(source, "all", video, 0, False) for video in videos]
+    return [Item(_id(source, video), "all", video, spoken=video.with_suffix(".txt").is_file()) for video in videos]
 
 
 DATASETS = {"lrs3": lrs3, "lrs2": lrs2, "folder": folder}
 
 
-def _item(source: Path, subset: str, video: Path, seconds: int, cut: bool) -> Item:
-    name, text = str(video.relative_to(source).with_suffix("")), video.with_suffix(".txt")
-    pieces = [Piece(name, transcript(text) if text.is_file() else "")]
-    if cut and text.is_file():
-        pieces = cut_at_words(name, read_words(text), seconds) or pieces
-    return Item(name, subset, video, pieces)
+def _id(source: Path, video: Path) -> str:
+    return str(video.relative_to(source).with_suffix(""))
+
+
+def pieces(item: Item, seconds: int) -> list[Piece]:
+    """The clips that a video becomes, and their texts."""
+    if not item.spoken:
+        return [Piece(item.name, "")]
+    text = item.video.with_suffix(".txt")
+    cut = cut_at_words(item.name, read_words(text), seconds) if item.cut else []
+    return cut or [Piece(item.name, transcript(text))]
 
 
 def read_words(file: Path) -> Words:
     """The table WORD START END SCORE of a text file of LRS2 or LRS3."""
-    lines = [line.split() for line in file.read_text(encoding="utf-8").split("\n")]
+    lines = [line.split() for line in read_text(file).split("\n")]
     table = next((i for i, line in enumerate(lines) if line[:3] == ["WORD", "START", "END"]), len(lines))
-    return [(line[0].lower(), float(line[1]), float(line[2])) for line in lines[table + 1 :] if len(line) >= 3]
+    try:
+        return [(line[0].lower(), float(line[1]), float(line[2])) for line in lines[table + 1 :] if len(line) >= 3]
+    except ValueError as error:
+        raise ValueError(f"{file}: {error} in its table of words") from None
 
 
 def cut_at_words(name: str, words: Words, seconds: int) -> list[Piece]:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -40,7 +41,7 @@ def cache_root() -> Path:
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes beside the path and renames, so that a file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         write(part)
         os.replace(part, path)

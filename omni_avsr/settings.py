@@ -50,7 +50,9 @@ class TrainSettings:
     validate_on_test: bool = option(False, "Let clips of the test file validate.")
     root: str | None = option(None, "Folder that the files' paths start from.  [default: as their format has it]")
     format: str | None = option(None, "The label files' format, where it is not guessed right.  [default: guessed]")
-    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
+    tokens: str | None = option(
+        None, "What names token ids: a list of pieces and ids, or Auto-AVSR's .model beside it."
+    )
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
     toy_clips: int = option(1600, "Its training clips; an eighth more are test clips.")
 
@@ -136,7 +138,9 @@ class DecodeSettings:
     data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
     root: str | None = option(None, "Folder that the file's paths start from.  [default: as its format has it]")
     format: str | None = option(None, "The label file's format, where it is not guessed right.  [default: guessed]")
-    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
+    tokens: str | None = option(
+        None, "What names token ids: a list of pieces and ids, or Auto-AVSR's .model beside it."
+    )
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
     toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
     beams: int = option(1, "Width of the beam search; 1 is greedy.")
@@ -160,7 +164,9 @@ class EvaluateSettings:
     data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
     root: str | None = option(None, "Folder that the file's paths start from.  [default: as its format has it]")
     format: str | None = option(None, "The label file's format, where it is not guessed right.  [default: guessed]")
-    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
+    tokens: str | None = option(
+        None, "What names token ids: a list of pieces and ids, or Auto-AVSR's .model beside it."
+    )
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
     toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
     tasks: str | None = option(None, "Such as asr,avsr.  [default: the model's]")
@@ -218,7 +224,9 @@ class CheckSettings:
 
     root: str | None = option(None, "Folder that the file's paths start from.  [default: as the format has it]")
     format: str | None = option(None, "The format, where it is not guessed right.  [default: guessed]")
-    tokens: str | None = option(None, "What names token ids: a sentencepiece model, or a list of pieces and ids.")
+    tokens: str | None = option(
+        None, "What names token ids: a list of pieces and ids, or Auto-AVSR's .model beside it."
+    )
     sample: int = option(100, "Clips that are read whole; 0 reads all.")
     raw: bool = option(False, "Raw videos, whose frames need not be mouths of 96 x 96 pixels at 25 a second.")
     write: str | None = option(None, "Write the clips here, as JSON lines.")
@@ -242,6 +250,8 @@ class PrepareSettings:
     def __post_init__(self):
         if self.dataset not in ("lrs3", "lrs2", "folder"):
             raise ValueError(f"unknown dataset {self.dataset!r}; available: lrs3, lrs2, folder")
+        if self.face is not None and self.face < 1:
+            raise ValueError(f"face {self.face}: faces count from 1, the one seen longest")
         _ = self.part
 
     @property

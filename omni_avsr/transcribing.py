@@ -1,7 +1,9 @@
 """Files to text: raw video, mouth clips or sound alone, of any length. `transcribe` is the library's shortest way."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,11 @@ import numpy as np
 import torch
 
 from omni_avsr import media, mouth
-from omni_avsr.data.manifest import media_files
+from omni_avsr.data.manifest import VIDEO_SUFFIXES, media_files
 from omni_avsr.decoding import load, say
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import MOUTH_SIZE, VIDEO_FPS, Task
-from omni_avsr.windows import SILENT, Window, moments, windows
+from omni_avsr.windows import SILENT, Window, moments, silence, windows
 
 LOST = VIDEO_FPS  # frames without a face that are not bridged
 AWAKE = 0.02  # share of a file's frames in which a face must be seen
@@ -48,11 +50,11 @@ class Transcript:
 
 @dataclass(frozen=True)
 class _Input:
-    """What a file has for a task."""
+    """What of a file is heard and seen, and how loud its silence is."""
 
-    task: Task
     sounds: Callable[[], Iterable[np.ndarray]] | None
     mouths: Callable[[], Iterable[np.ndarray | None]] | None
+    silent: float
 
 
 def transcribe(files: str | Path | Sequence[str | Path], **settings: Any) -> Any:
@@ -76,23 +78,24 @@ def transcribe_files(files: Sequence[Path], settings: TranscribeSettings) -> Ite
         for (index, _), segment in zip(batch, _decode(model, processor, batch, settings), strict=True):
             transcripts[index].segments.append(segment)
         while batch and complete < batch[-1][0]:
-            yield _ordered(transcripts[complete])
+            yield transcripts[complete]
             complete += 1
-    yield from map(_ordered, transcripts[complete:])
+    yield from transcripts[complete:]
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """The files, and all media in the folders; what does not exist stays, to be named by its reader."""
-    found = [media_files(path) if path.is_dir() else [path] for path in paths]
+    """The files, and all media in the folders, a sound beside its video left out; what does not exist stays."""
+    found = [_media_in(path) if path.is_dir() else [path] for path in paths]
     empty = [path for path, files in zip(paths, found, strict=True) if not files]
     if empty:
         raise ValueError(f"{empty[0]} holds neither videos nor sounds")
     return list(chain.from_iterable(found))
 
 
-def _ordered(transcript: Transcript) -> Transcript:
-    transcript.segments.sort(key=lambda segment: segment.start)
-    return transcript
+def _media_in(folder: Path) -> list[Path]:
+    files = media_files(folder)
+    seen = {path.with_suffix("") for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
+    return [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or path.with_suffix("") not in seen]
 
 
 Job = tuple[int, Window]
@@ -119,49 +122,60 @@ def _batches(
 def _windows(file: Path, tasks: Sequence[str], settings: TranscribeSettings) -> Iterator[Window]:
     given = look(file, tasks, settings)
     sounds = media.frames_of_sound(given.sounds()) if given.sounds else None
-    stream = moments(sounds, given.mouths() if given.mouths else None)
-    found = windows(stream, settings.max_seconds_per_window, settings.pause)
-    yield from (window for window in found if _task_of(window) in tasks)
+    stream = moments(sounds, given.mouths() if given.mouths else None, given.silent)
+    left_out = 0
+    for window in windows(stream, settings.max_seconds_per_window, settings.pause):
+        if _task_of(window) in tasks:
+            yield window
+        else:
+            left_out += window.frames
+    if left_out:
+        raise ValueError(f"{file}: {left_out / VIDEO_FPS:.0f} s without a face left out, the model does not hear alone")
 
 
 def look(file: Path, tasks: Sequence[str], settings: TranscribeSettings) -> _Input:
     """What there is to hear and to see in a file, and the task for that."""
     if not file.is_file():
         raise ValueError(f"{file} does not exist")
-    probe = media.probe(file)
+    probe, sound = media.probe(file), media.sound_of(file)
     wanted = [Task(task) for task in tasks] if settings.task == "auto" else [Task(settings.task)]
-    heard = any(task.hears for task in wanted) and probe.sample_rate is not None and _audible(file)
+    loudness = np.zeros(0, np.float32)
+    if any(task.hears for task in wanted) and media.probe(sound).sample_rate is not None:
+        loudness = media.loudness(_readable(media.audio_blocks(sound)))
+    silent = silence(loudness)
     mouths = None
     if any(task.sees for task in wanted) and probe.fps is not None:
-        mouths = _mouths(file, probe, heard, settings)
-    fitting = [task for task in wanted if task.hears <= heard and task.sees <= bool(mouths)]
+        mouths = _mouths(file, probe, None if silent is None else loudness, settings)
+    fitting = [task for task in wanted if task.hears <= (silent is not None) and task.sees <= bool(mouths)]
     if not fitting:
         needed = {
-            "a voice": not heard and any(t.hears for t in wanted),
+            "a voice": silent is None and any(t.hears for t in wanted),
             "a face": not mouths and any(t.sees for t in wanted),
         }
         lacking = " and ".join(name for name, lacks in needed.items() if lacks)
         raise ValueError(f"{file} lacks {lacking} for {' or '.join(wanted)}")
     task = max(fitting, key=lambda task: (task.hears + task.sees, task.hears))
-    return _Input(task, (lambda: media.audio_blocks(file)) if task.hears else None, mouths if task.sees else None)
+    sounds = partial(media.audio_blocks, sound) if task.hears else None
+    return _Input(sounds, mouths if task.sees else None, silent or SILENT)
 
 
-def _audible(file: Path) -> bool:
-    blocks = media.frames_of_sound(media.audio_blocks(file))
-    return any(float(np.sqrt(np.square(block).mean())) >= SILENT for block in blocks)
+def _readable(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """What can be read of a file; what is wrong with the rest is told when it is decoded."""
+    with suppress(ValueError):
+        yield from pieces
 
 
 def _mouths(
-    file: Path, probe: media.Probe, heard: bool, settings: TranscribeSettings
+    file: Path, probe: media.Probe, loudness: np.ndarray | None, settings: TranscribeSettings
 ) -> Callable[[], Iterable[np.ndarray | None]] | None:
     """The mouth of each frame: of a mouth clip as it is, of any other video that of the face that speaks."""
     if probe.size == (MOUTH_SIZE, MOUTH_SIZE):
         return lambda: media.video_frames(file, "gray")
-    tracks, frames = mouth.follow(media.video_frames(file), mouth.yunet(settings.detector, settings.download))
+    detect = mouth.yunet(settings.detector, settings.download)
+    tracks, frames = mouth.follow(_readable(media.video_frames(file)), detect)
     tracks = [track for track in tracks if len(track.frames) >= AWAKE * frames]
     if len(tracks) < (settings.face or 1):
         return None
-    loudness = media.loudness(media.audio_blocks(file)) if heard and len(tracks) > 1 else None
     track = tracks[settings.face - 1] if settings.face else mouth.speaking(tracks, loudness)
     found = mouth.locate_mouth(track, frames)
     lost = _long_gaps(found.detected)

@@ -1,8 +1,11 @@
 """Transcripts as text, JSON, subtitles or TRN, written file by file as they come."""
 
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,26 +16,37 @@ SUBTITLES = ("srt", "vtt")
 
 
 class Writer:
-    """Writes to the terminal or one file; subtitles of several videos go to a folder, one file each."""
+    """Writes to the terminal or one file; subtitles of several videos go to a folder, one file each.
 
-    def __init__(self, format: str, out: str | None, several: bool):
+    Of several files each goes by its path from the folder that holds them all. Nothing is opened before the first.
+    """
+
+    def __init__(self, format: str, out: str | None, files: Sequence[Path], several: bool):
         if format in SUBTITLES and several and not out:
             raise ValueError(f"{format} of several files needs --out, a folder")
         self.format, self.out, self.several = format, Path(out) if out else None, several
         self.rows: list[dict[str, Any]] = []
-        self.stream: TextIO = sys.stdout
+        base = os.path.commonpath([file.absolute().parent for file in files])
+        self.names = {file: file.absolute().relative_to(base).with_suffix("") for file in files}
+        if self._own_files and len(set(self.names.values())) < len(set(files)):
+            raise ValueError(f"several files would become the same .{format}: their names differ in their ending alone")
 
     def __enter__(self) -> "Writer":
-        if self.out and not self._own_files:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self.stream = self.out.open("w", encoding="utf-8")
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        if self.format == "json":
+    def __exit__(self, failed: type | None, *_: Any) -> None:
+        if self.format == "json" and (self.rows or not failed):
             print(json.dumps(self.rows, ensure_ascii=False, indent=1), file=self.stream)
-        if self.stream is not sys.stdout:
+        if self.out and "stream" in vars(self):
             self.stream.close()
+
+    @cached_property
+    def stream(self) -> TextIO:
+        """The file, or the terminal."""
+        if not self.out:
+            return sys.stdout
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        return self.out.open("w", encoding="utf-8")
 
     @property
     def _own_files(self) -> bool:
@@ -44,7 +58,7 @@ class Writer:
             return
         if self._own_files:
             assert self.out
-            file = self.out / f"{transcript.file.stem}.{self.format}"
+            file = self.out / f"{self.names[transcript.file]}.{self.format}"
             write_text(file, subtitles(transcript, self.format))
         elif self.format == "json":
             self.rows.append(as_row(transcript))
@@ -55,7 +69,7 @@ class Writer:
         if self.format == "jsonl":
             return json.dumps(as_row(transcript), ensure_ascii=False)
         if self.format == "trn":
-            return f"{transcript.text} ({transcript.file.stem})"
+            return f"{transcript.text} ({self.names[transcript.file]})"
         if self.format in SUBTITLES:
             return subtitles(transcript, self.format)
         return f"{transcript.file}: {transcript.text}" if self.several else transcript.text

@@ -13,6 +13,8 @@ import numpy as np
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
 SILENT = 1e-3  # loudness below which nothing is said: 60 dB under the loudest that a file can hold
+NOISE = 0.05  # of a file's loud frames: what is 26 dB under them is the room's noise
+LOUD = 99  # per cent of a file's frames that are not louder than its loud ones
 QUIET = 0.1  # of the loudest frame of a window: 20 dB under it
 MARGIN = 5  # frames kept before and after what is said
 SHORTEST = VIDEO_FPS // 2  # frames that are cut off before a quiet place
@@ -42,14 +44,22 @@ class Window:
         return round((self.end - self.start) * VIDEO_FPS)
 
 
-def moments(sounds: Iterable[np.ndarray] | None, mouths: Iterable[np.ndarray | None] | None) -> Iterator[Moment]:
+def silence(loudness: np.ndarray) -> float | None:
+    """The loudness below which nothing is said in a file, by that of all its frames; None if nothing is."""
+    heard = loudness[loudness >= SILENT]
+    return max(SILENT, NOISE * float(np.percentile(heard, LOUD))) if len(heard) else None
+
+
+def moments(
+    sounds: Iterable[np.ndarray] | None, mouths: Iterable[np.ndarray | None] | None, silent: float = SILENT
+) -> Iterator[Moment]:
     """Sound and mouth of each frame of time, as long as the longer of them; only what is there can be silent."""
     rows = _together(sounds, mouths)
     before: np.ndarray | None = None
     for sound, mouth in rows:
         if sound is not None:
             loudness = float(np.sqrt(np.square(sound).mean()))
-            yield Moment(sound, mouth, loudness, loudness < SILENT)
+            yield Moment(sound, mouth, loudness, loudness < silent)
         else:
             moved = 0.0 if mouth is None or before is None else float(np.abs(mouth - before.astype(np.float32)).mean())
             yield Moment(None, mouth, moved, mouth is None)

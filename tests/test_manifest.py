@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-import sentencepiece
 from corpus import SENTENCES, write_clip
 from typer.testing import CliRunner
 
@@ -105,15 +104,47 @@ def test_a_folder_of_media_is_its_clips_with_the_text_beside_them(world, tmp_pat
     assert video.sound == tmp_path / "mine/video only.mp4"
 
 
-def test_a_sentencepiece_model_names_its_own_ids(world, tmp_path):
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*SENTENCES] * 20), model_prefix=str(tmp_path / "spm"), vocab_size=30, minloglevel=2
-    )
-    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spm.model"))
-    ids = " ".join(map(str, model.encode("the fox went home")))
-    file = tmp_path / "x.csv"
-    file.write_text(f"corpus,a.mp4,5,{ids}\n")
-    assert manifest.read(file, tokens=tmp_path / "spm.model")[0].text == "the fox went home"
+def test_a_sentencepiece_model_is_named_for_the_list_beside_it(world, tmp_path):
+    file = world / "labels/auto.csv"
+    (tmp_path / "unigram.model").write_bytes(b"a model")
+    with pytest.raises(ValueError, match=r"no list of pieces and ids .*unigram_units\.txt"):
+        manifest.read(file, tokens=tmp_path / "unigram.model")
+    (tmp_path / "unigram_units.txt").write_text((world / "labels/units.txt").read_text())
+    named = manifest.read(file, tokens=tmp_path / "unigram.model")
+    assert [clip.text for clip in named] == [clip.text for clip in manifest.read(file)]
+
+
+def test_of_several_languages_the_folders_own_is_read(world, tmp_path):
+    folder = tmp_path / "es"
+    folder.mkdir()
+    (folder / "test.tsv").write_text((world / "labels/avh.tsv").read_text())
+    (folder / "test.en").write_text("one\ntwo\nthree\n")
+    (folder / "test.es").write_text("uno\ndos\ntres\n")
+    assert [clip.text for clip in manifest.read(folder / "test.tsv")] == ["uno", "dos", "tres"]
+    (folder / "test.es").rename(folder / "test.fr")
+    with pytest.raises(ValueError, match=r"several languages: test\.en, test\.fr"):
+        manifest.read(folder / "test.tsv")
+
+
+def test_a_line_without_frames_is_measured(world, tmp_path):
+    clip = manifest.read(world / "labels/llama.csv")[0]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"video": str(clip.video), "text": "a"}) + "\n")
+    assert manifest.read(tmp_path / "x.jsonl")[0].frames == clip.frames
+
+
+def test_a_text_of_several_lines_is_read_whole(tmp_path):
+    (tmp_path / "x.txt").write_text("this is\nmine\n")
+    assert manifest.transcript(tmp_path / "x.txt") == "this is mine"
+    (tmp_path / "x.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"x\.txt is not UTF-8"):
+        manifest.transcript(tmp_path / "x.txt")
+
+
+def test_files_that_differ_in_their_ending_alone_are_refused(tmp_path):
+    for name in ("a.mp4", "a.mov"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="differ in their ending alone"):
+        manifest.read(tmp_path)
 
 
 def test_what_is_written_is_read_back_from_anywhere(world, tmp_path, monkeypatch):
@@ -203,15 +234,19 @@ def test_a_check_counts_what_is_there_and_finds_what_is_wrong(world, tmp_path):
     file.write_text("".join(f"d,{n}.mp4,19,0,we talk\n" for n in ("fine", "torn", "late", "large", "gone")))
     found = check.check(manifest.load(file, tmp_path), 0, False, silent)
     assert found.wrong_frames == 3
+    file.write_text(file.read_text() + "d,fine.mp4\n")
+    found = check.check(manifest.load(file, tmp_path), 0, False, silent)
+    assert found.read == 3
     text = "\n".join(found.problems)
     for line, words in {
         2: "torn.mp4 cannot be read",
         3: r"late.wav is \+10.0 frames longer than late.mp4",
         4: "large.mp4 has 288 x 360 pixels, 96 x 96 expected",
         5: "gone.mp4 is missing",
+        6: "2 fields, 5 expected",
     }.items():
-        assert re.search(f"x.csv: line {line}: .*{words}", text)
-    assert "line 1" not in text
+        assert re.search(f"x.csv:{line}: .*{words}", text)
+    assert "x.csv:1:" not in text
 
 
 def test_data_check_prints_a_table_and_says_with_its_exit_code_whether_all_is_well(world, tmp_path):
@@ -224,4 +259,4 @@ def test_data_check_prints_a_table_and_says_with_its_exit_code_whether_all_is_we
     (tmp_path / "x.csv").write_text("d,a.mp4,5,0,x\n")
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path / "x.csv")])
     assert result.exit_code == 1
-    assert "line 1" in result.output
+    assert ":1: " in result.output

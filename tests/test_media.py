@@ -170,3 +170,38 @@ def test_frames_are_as_grey_as_ffmpeg_makes_them(tmp_path, kind):
     assert len(np.unique(expected)) > 200
     np.testing.assert_array_equal(media.read_video(tmp_path / "a.mkv")[0], expected)
     np.testing.assert_array_equal(next(media.video_frames(tmp_path / "a.mkv", "gray")), expected)
+
+
+def test_a_gap_in_the_sound_stays_one(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for second in (0, 5):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 16_000), 8000, np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, second * 16_000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    sound = np.concatenate(list(media.audio_blocks(tmp_path / "a.mkv")))
+    assert len(sound) == 6 * 16_000
+    assert not sound[16_000 : 5 * 16_000].any()
+    assert sound[5 * 16_000 :].all()
+
+
+def test_a_file_that_is_cut_off_is_read_to_its_end_and_then_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (100, 96, 96), np.uint8)
+    media.write_video(tmp_path / "a.mp4", frames, rng.integers(-9000, 9000, 64_000).astype(np.int16))
+    with av.open(str(tmp_path / "a.mp4")) as whole:
+        options = {"movflags": "faststart"}
+        with av.open(str(tmp_path / "b.mp4"), "w", options=options) as moved:
+            streams = {stream: moved.add_stream_from_template(stream) for stream in whole.streams}
+            for packet in whole.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream]
+                    moved.mux(packet)
+    content = (tmp_path / "b.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(content[: len(content) // 2])
+    for read in (media.audio_blocks, media.video_frames):
+        pieces = []
+        with pytest.raises(ValueError, match=r"b\.mp4 (is cut off: it ends after .* of 4|cannot be read)"):
+            pieces.extend(read(tmp_path / "b.mp4"))
+        assert pieces

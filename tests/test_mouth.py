@@ -143,15 +143,17 @@ def test_of_two_faces_the_one_that_moves_with_the_sound_speaks(talker):
     assert (chosen.points[0][3, 0] > 150) == bool(talker)
 
 
-def test_landmark_files_of_lists_are_read(tmp_path):
+@pytest.mark.parametrize("protocol", range(6))
+def test_landmark_files_of_lists_are_read(tmp_path, protocol):
     face = head(3)
     rows = [spell(face[0], 68), None, spell(face[2], 68)]
-    (tmp_path / "x.pkl").write_bytes(pickle.dumps(rows))
-    (track,) = mouth.read_landmarks(tmp_path / "x.pkl")
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(rows, protocol))
+    (track,), frames = mouth.read_landmarks(tmp_path / "x.pkl")
+    assert frames == 3
     assert track.frames == [0, 2]
     assert np.allclose(track.points[1], face[2])
     (tmp_path / "none.pkl").write_bytes(pickle.dumps([None, None]))
-    assert mouth.read_landmarks(tmp_path / "none.pkl") == []
+    assert mouth.read_landmarks(tmp_path / "none.pkl") == ([], 2)
 
 
 class Malicious:

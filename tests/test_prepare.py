@@ -96,6 +96,65 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(lrs3, tmp_path):
     assert not list(out.rglob("*.part"))
 
 
+def test_a_clip_that_was_deleted_is_made_again_and_a_torn_journal_is_read(lrs3, tmp_path):
+    out = tmp_path / "out"
+    prepare(lrs3, out, settings(tmp_path))
+    gone = next(out.rglob("test/c/00001.wav"))
+    gone.unlink()
+    with (out / "prepared/lrs3_seg1s_1of1.jsonl").open("ab") as journal:
+        journal.write('{"id": "ä'.encode()[:-1])
+    prepare(lrs3, out, settings(tmp_path))
+    assert gone.is_file()
+
+
+@pytest.mark.parametrize("name", ["talk, part 1", "a.v2", "[raw] *"])
+def test_a_folder_of_any_names_becomes_a_label_file(tmp_path, name):
+    source = tmp_path / f"{name} in"
+    landmarks = tmp_path / "landmarks" / f"{name}.pkl"
+    landmarks.parent.mkdir()
+    landmarks.write_bytes(pickle.dumps(raw_video(source / f"{name}.mp4")))
+    (source / f"{name}.txt").write_text("hello\nyou\n")
+    for _ in range(2):  # the second time with what the first one wrote in its source
+        (record,) = prepare(source, source / "out", settings(tmp_path, dataset="folder"))
+        assert record.error is None
+    (file,) = (source / "out/labels").iterdir()
+    (clip,) = manifest.read(file)
+    assert (clip.text, clip.frames, clip.video.is_file()) == ("hello you", 50, True)
+
+
+def test_what_is_wrong_with_one_video_is_its_own(lrs3, tmp_path):
+    (lrs3 / "pretrain/a/00001.txt").write_text(TABLE + WORDS.replace("0.60", "x.6"))
+    (lrs3 / "trainval/b/00001.txt").unlink()
+    (lrs3 / "test/c/00001.txt").write_bytes("Text:  CAFÉ\n".encode("latin-1"))
+    rows = pickle.loads((tmp_path / "landmarks/trainval/b/00001.pkl").read_bytes())
+    raw_video(lrs3 / "trainval/d/00001.mp4")
+    (lrs3 / "trainval/d/00001.txt").write_text("Text:  HI\n")
+    (tmp_path / "landmarks/trainval/d").mkdir()
+    (tmp_path / "landmarks/trainval/d/00001.pkl").write_bytes(pickle.dumps(rows[:30]))
+    errors = {record.id: record.error for record in prepare(lrs3, tmp_path / "out", settings(tmp_path))}
+    assert "00001.txt: could not convert string to float: 'x.6'" in errors["pretrain/a/00001"]
+    assert "No such file" in errors["trainval/b/00001"]
+    assert "00001.txt is not UTF-8" in errors["test/c/00001"]
+    assert "has 50 frames, its landmarks are of 30" in errors["trainval/d/00001"]
+
+
+def test_a_face_seen_in_few_frames_is_reported(tmp_path):
+    rows = raw_video(tmp_path / "in/x.mp4")
+    (tmp_path / "landmarks").mkdir()
+    (tmp_path / "landmarks/x.pkl").write_bytes(pickle.dumps(rows[:5] + [None] * 45))
+    (record,) = prepare(tmp_path / "in", tmp_path / "out", settings(tmp_path, dataset="folder"))
+    assert "is seen in 5 of 50 frames alone" in record.error
+
+
+def test_names_that_differ_in_their_ending_alone_are_refused_in_every_shard(tmp_path):
+    for name in ("d.mp4", "d.mkv"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    for shard in ("1/2", "2/2"):
+        with pytest.raises(ValueError, match="differ in their ending alone"):
+            prepare(tmp_path / "in", tmp_path / "out", settings(tmp_path, dataset="folder", shard=shard))
+
+
 def test_shards_share_the_label_files(lrs3, tmp_path):
     whole = settings(tmp_path)
     prepare(lrs3, tmp_path / "one", whole)

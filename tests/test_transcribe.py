@@ -1,6 +1,7 @@
 """Files of any length to windows and text: what a file has decides the task, and an error ends one file alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ from typer.testing import CliRunner
 
 from omni_avsr import media, transcribe
 from omni_avsr.cli import app
+from omni_avsr.decoding import load
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import Task
-from omni_avsr.transcribing import Segment, Transcript, look
+from omni_avsr.transcribing import Segment, Transcript, expand, look
 from omni_avsr.transcripts import clock, subtitles
-from omni_avsr.windows import MARGIN, moments, windows
+from omni_avsr.windows import MARGIN, moments, silence, windows
 
 TASKS = ["asr", "vsr", "avsr"]
 
@@ -114,13 +116,44 @@ def model(make, tmp_path):
     ("name", "task"), [("both.mp4", "avsr"), ("sound.wav", "asr"), ("lips.mp4", "vsr"), ("muted.mp4", "vsr")]
 )
 def test_auto_takes_what_is_there(files, model, name, task):
-    assert look(files / name, TASKS, TranscribeSettings()).task == Task(task)
+    given = look(files / name, TASKS, TranscribeSettings())
+    assert (given.sounds is not None, given.mouths is not None) == (Task(task).hears, Task(task).sees)
     transcript = transcribe(files / name, checkpoint=model, max_new_tokens=4)
     (segment,) = transcript.segments
     assert segment.task == Task(task)
     assert 1.0 <= segment.end - segment.start <= 1.5
     assert transcript.text == segment.text
     assert 0 < segment.confidence <= 1
+
+
+def test_a_prepared_clip_is_heard_and_seen_and_a_folder_has_it_once(files, model):
+    (files / "both.mp4").unlink()
+    (files / "muted.mp4").unlink()
+    (files / "sound.wav").rename(files / "lips.wav")
+    (segment,) = transcribe(files / "lips.mp4", checkpoint=model, max_new_tokens=4).segments
+    assert segment.task is Task.AVSR
+    assert expand([files]) == [files / "lips.mp4"]
+    assert expand([files / "lips.mp4", files / "lips.wav"]) == [files / "lips.mp4", files / "lips.wav"]
+
+
+def test_the_noise_of_a_room_is_silence(files):
+    room = np.random.default_rng(5).normal(0, 0.003, (60 * 25, 640)).astype(np.float32)
+    loud = speech(2, -20, 2, -36)
+    loudness = np.sqrt(np.square(loud + room[: len(loud)]).mean(1))
+    found = list(windows(moments(loud + room[: len(loud)], None, silence(loudness)), 8, 0.5))
+    assert [round(w.end - w.start, 1) for w in found] == [2.2, 2.4]
+    assert silence(np.zeros(100, np.float32)) is None
+
+
+def test_speech_without_a_face_is_reported_where_the_model_cannot_hear_alone(files, model, monkeypatch):
+    mouths = [np.zeros((96, 96), np.uint8)] * 15 + [None] * 15
+    monkeypatch.setattr("omni_avsr.transcribing._mouths", lambda *_: lambda: iter(mouths))
+    loaded, processor, name = load(model, "cpu")
+    loaded.config.tasks = ["avsr"]
+    monkeypatch.setattr("omni_avsr.transcribing.load", lambda *_: (loaded, processor, name))
+    (found,) = transcribe([files / "both.mp4"], max_new_tokens=4)
+    assert [segment.task for segment in found.segments] == [Task.AVSR]
+    assert "1 s without a face left out" in found.error
 
 
 @pytest.mark.parametrize(
@@ -136,9 +169,9 @@ def test_a_task_that_a_file_has_not_the_input_for_is_refused(files, model, name,
         transcribe(files / name, task=task, checkpoint=model)
 
 
-def test_a_model_of_one_task_takes_what_it_can(files, make):
-    assert look(files / "both.mp4", ["asr"], TranscribeSettings()).task is Task.ASR
-    assert look(files / "both.mp4", ["vsr"], TranscribeSettings()).task is Task.VSR
+def test_a_model_of_one_task_takes_what_it_can(files):
+    assert look(files / "both.mp4", ["asr"], TranscribeSettings()).mouths is None
+    assert look(files / "both.mp4", ["vsr"], TranscribeSettings()).sounds is None
 
 
 def test_text_does_not_depend_on_what_is_transcribed_together(files, model):
@@ -177,6 +210,28 @@ def test_a_folder_is_its_media_and_subtitles_go_to_a_folder(files, model, tmp_pa
         "muted.srt",
         "sound.srt",
     ]
+
+
+def test_files_of_one_name_keep_their_own_subtitles(files, model, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", model, "--max-new-tokens", "4", "--format", "srt", "--out", str(out)]
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        shutil.copy(files / "sound.wav", tmp_path / "in" / folder / "1.wav")
+    assert CliRunner().invoke(app, ["transcribe", str(tmp_path / "in"), *arguments]).exit_code == 0
+    assert sorted(str(file.relative_to(out)) for file in out.rglob("*.srt")) == ["a/1.srt", "b/1.srt"]
+    both = [str(files / "sound.wav"), str(shutil.copy(files / "lips.mp4", files / "sound.mp4"))]
+    refused = CliRunner().invoke(app, ["transcribe", *both, *arguments])
+    assert "several files would become the same .srt" in str(refused.exception)
+
+
+def test_a_mistake_leaves_an_older_file_as_it_is(files, tmp_path):
+    out = tmp_path / "done.jsonl"
+    out.write_text("old\n")
+    for format in ("jsonl", "json"):
+        arguments = [str(files / "sound.wav"), "--checkpoint", "nowhere", "--format", format, "--out", str(out)]
+        assert CliRunner().invoke(app, ["transcribe", *arguments]).exit_code != 0
+        assert out.read_text() == "old\n"
 
 
 def test_subtitles_are_as_players_want_them(tmp_path):

@@ -41,6 +41,7 @@ class Findings:
 def check(manifest: Manifest, sample: int, raw: bool, report: Report) -> Findings:
     """Looks for every file, and reads a sample, spread over the whole label file, from end to end."""
     findings = Findings(manifest)
+    findings.problems += [f"{manifest.file}:{number}: {problem}" for number, problem in manifest.problems]
     for line, clip in zip(manifest.lines, manifest.clips, strict=True):
         missing = [path for path in {clip.video, clip.sound} if not path.is_file()]
         findings.problems += [f"{_place(manifest, line, clip)}: {path} is missing" for path in missing]
@@ -71,7 +72,7 @@ def histogram(lengths: Sequence[float], bins: int = 8) -> list[tuple[float, floa
 
 
 def _place(manifest: Manifest, line: int, clip: Clip) -> str:
-    return f"{manifest.file}: line {line}" if line else f"{manifest.file}: {clip.id}"
+    return f"{manifest.file}:{line}" if line else f"{manifest.file}: {clip.id}"
 
 
 def _look(clip: Clip, findings: Findings, raw: bool) -> list[str]:

@@ -15,14 +15,33 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from omni_avsr import media
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".3gp")
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".mov",
+    ".mkv",
+    ".avi",
+    ".webm",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".3gp",
+    ".wmv",
+    ".flv",
+    ".ogv",
+)
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
 NAMED = 5  # problems that a refusal names
+
+
+Row = tuple[int, str]  # the number of a line, and what it says or what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -43,12 +62,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A label file, its format, and its clips with the line that each is on."""
+    """A label file, its format, its clips with the line that each is on, and the lines that are wrong."""
 
     file: Path
     format: str
     clips: list[Clip]
     lines: list[int]
+    problems: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,6 @@ class _Source:
         return self.root or self.file.resolve().parent.parent
 
 
-Row = tuple[int, str]
 Reader = Callable[[_Source], tuple[Sequence[Row], Callable[[int, str], Clip]]]  # the rows, and what makes a clip of one
 
 
@@ -74,16 +93,20 @@ def read(
     file: Path | str, root: Path | str | None = None, format: str | None = None, tokens: Path | str | None = None
 ) -> list[Clip]:
     """The clips of a label file or a folder of media, whatever its layout; refuses it with all its problems."""
-    return load(file, root, format, tokens).clips
+    manifest = load(file, root, format, tokens)
+    if problems := [f"line {number}: {problem}" for number, problem in manifest.problems]:
+        more = f" and {len(problems) - NAMED} more" if problems[NAMED:] else ""
+        raise ValueError(f"{file}: {'; '.join(problems[:NAMED])}{more}")
+    return manifest.clips
 
 
 def load(
     file: Path | str, root: Path | str | None = None, format: str | None = None, tokens: Path | str | None = None
 ) -> Manifest:
-    """The same with the format and the lines.
+    """The same with the format, the lines, and the problems, which are left to the caller.
 
     `root` is where relative paths start, by default two folders above the file, or what a TSV says. `tokens` is what
-    names token ids: a sentencepiece model, or a list of pieces and ids.
+    names token ids: a list of pieces and ids, or the sentencepiece model beside it.
     """
     file = Path(file)
     if format not in (None, *FORMATS):
@@ -96,7 +119,7 @@ def load(
     else:
         source = _Source(file, Path(root) if root else None, _numbered(file), Path(tokens) if tokens else None)
         manifest = _parsed(source, format or detect([line for _, line in source.lines]))
-    if not manifest.clips:
+    if not manifest.clips and not manifest.problems:
         raise ValueError(f"{file} holds no clips")
     return manifest
 
@@ -124,16 +147,20 @@ def _are_ids(text: str) -> bool:
     return bool(text.split()) and all(part.isdigit() for part in text.split())
 
 
-def _numbered(file: Path) -> list[Row]:
+def read_text(file: Path) -> str:
+    """A text file's content without a byte-order mark; one that is no UTF-8 is named."""
     try:
-        text = file.read_text(encoding="utf-8-sig")  # a byte-order mark is none of the text; line ends are as they may
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}") from None
-    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _numbered(file: Path) -> list[Row]:
+    return [(number, line) for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()]
 
 
 def _parsed(source: _Source, format: str) -> Manifest:
-    """The clips of all lines, or one error that names every line that is wrong."""
+    """The clips of all lines that are right, and what is wrong with the others."""
     if not source.lines:
         return Manifest(source.file, format, [], [])
     rows, clip_of = FORMATS[format](source)
@@ -146,11 +173,8 @@ def _parsed(source: _Source, format: str) -> Manifest:
                 raise ValueError(f"{clip.id} is on line {places[clip.id]} too")
             clips.append(clip)
         except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    if problems:
-        more = f" and {len(problems) - NAMED} more" if problems[NAMED:] else ""
-        raise ValueError(f"{source.file}: {'; '.join(problems[:NAMED])}{more}")
-    return Manifest(source.file, format, clips, list(places.values()))
+            problems.append((number, str(error)))
+    return Manifest(source.file, format, clips, list(places.values()), problems)
 
 
 def _fields(line: str, separator: str, count: int) -> list[str]:
@@ -176,14 +200,14 @@ def _lower(text: str) -> str:
 
 
 def _place(source: _Source) -> Callable[[str, str], Path]:
-    """Where a dataset's file lies: below root / dataset, below the root, or where it says; as the first line shows."""
+    """Where a dataset's file lies: below root / dataset, or below the root; as the first file that is there shows."""
     layouts: list[Callable[[str, str], Path]] = [
         lambda dataset, path: source.base / dataset / path,
         lambda _, path: source.base / path,
     ]
-    first = source.lines[0][1].split(",", 2)
-    found = [layout for layout in layouts if len(first) == 3 and layout(*first[:2]).is_file()]
-    return found[0] if found else layouts[0]
+    some = [fields[:2] for _, line in source.lines[:100] if len(fields := line.split(",", 2)) == 3]
+    found = (layout for fields in some for layout in layouts if layout(*fields).is_file())
+    return next(found, layouts[0])
 
 
 def _llama_avsr(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
@@ -215,28 +239,29 @@ def _usr(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
 
 
 def _text_beside(video: Path) -> str:
-    """The text of X_video_Y/clip.mp4 is in X_text_Y/clip.txt."""
-    file = Path(str(video).replace("_video_", "_text_")).with_suffix(".txt")
-    if file == video.with_suffix(".txt") or not file.is_file():
+    """The text of X_video_Y/clip.mp4 is in X_text_Y/clip.txt; X_video_Y is the innermost folder of such a name."""
+    before, video_folder, after = str(video).rpartition("_video_")
+    file = Path(f"{before}_text_{after}").with_suffix(".txt")
+    if not video_folder or not file.is_file():
         raise ValueError(f"no text in {file}; or name what the token ids mean with --tokens")
     return transcript(file)
 
 
 def _detokeniser(file: Path) -> Callable[[str], str]:
-    """Token ids to text, with a sentencepiece model's own numbers, or with a list of `piece id` lines."""
-    if file.suffix == ".model":
-        from sentencepiece import SentencePieceProcessor
+    """Token ids to text, with a list of `piece id` lines: X_units.txt, which Auto-AVSR has beside its X.model.
 
-        model = SentencePieceProcessor(model_file=str(file))
-        known = {str(i): model.id_to_piece(i) for i in range(model.get_piece_size())}
-    else:
-        pairs = [line.split() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-        known = {number: piece for piece, number in pairs}
+    A sentencepiece model alone does not name these ids: they count the pieces of the list, in another order.
+    """
+    units = file.with_name(f"{file.stem}_units.txt") if file.suffix == ".model" else file
+    if not units.is_file():
+        raise ValueError(f"there is no list of pieces and ids {units}")
+    pairs = [line.split() for line in read_text(units).split("\n") if line.strip()]
+    known = {number: piece for piece, number in pairs}
 
     def text(ids: str) -> str:
         unknown = [i for i in ids.split() if i not in known]
         if unknown:
-            raise ValueError(f"token {unknown[0]} is not in {file}")
+            raise ValueError(f"token {unknown[0]} is not in {units}")
         return "".join(known[i] for i in ids.split()).replace("▁", " ").replace("<eos>", "").strip()
 
     return text
@@ -268,12 +293,20 @@ def _filled(path: str, root: Path | None) -> str:
 
 
 def _texts(file: Path, count: int) -> list[str]:
-    """The lines of the text file of a TSV: X.wrd, or X.en or another language's."""
-    others = [path for path in sorted(file.parent.glob(f"{file.stem}.*")) if re.fullmatch(r"\.[a-z]{2}", path.suffix)]
-    found = [path for path in (file.with_suffix(".wrd"), *others) if path.is_file()]
+    """The lines of the text file of a TSV: X.wrd, X.es in a folder es, or the one X.LANGUAGE that there is."""
+    others = [
+        path
+        for path in sorted(file.parent.iterdir())
+        if re.fullmatch(rf"{re.escape(file.stem)}\.[a-z]{{2}}", path.name)
+    ]
+    own = [path for path in (file.with_suffix(".wrd"), file.with_suffix(f".{file.parent.name}")) if path.is_file()]
+    found = own[:1] or others
     if not found:
         raise ValueError(f"{file} has no text: no {file.stem}.wrd beside it, nor a language's such as {file.stem}.en")
-    texts = found[0].read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{file} has texts in several languages: {names}; name the one to use {file.stem}.wrd")
+    texts = read_text(found[0]).removesuffix("\n").split("\n")
     if len(texts) != count:
         raise ValueError(f"{found[0]} has {len(texts)} lines for the {count} clips of {file}")
     return texts
@@ -292,8 +325,8 @@ def _jsonl(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
             raise ValueError("an object with the path of an audio or a video expected")
         video = base / str(row.get("video") or row["audio"])
         audio = base / str(row.get("audio") or row["video"])
-        name, frames = str(row.get("id", video.stem)), str(row.get("frames") or 0)
-        return Clip(name, audio, video, _frames(frames), _lower(str(row.get("text") or "")))
+        name, frames = str(row.get("id", video.stem)), row.get("frames") or media.count_frames(video)
+        return Clip(name, audio, video, _frames(str(frames)), _lower(str(row.get("text") or "")))
 
     return source.lines, clip_of
 
@@ -301,13 +334,20 @@ def _jsonl(source: _Source) -> tuple[Sequence[Row], Callable[[int, str], Clip]]:
 def _folder(folder: Path) -> Iterator[Clip]:
     """Each video, each sound without one, and the text beside them."""
     files = media_files(folder)
-    videos = {path.with_suffix(""): path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
-    sounds = {path.with_suffix(""): path for path in files if path.suffix.lower() in AUDIO_SUFFIXES}
+    videos, sounds = _by_stem(files, VIDEO_SUFFIXES), _by_stem(files, AUDIO_SUFFIXES)
     for stem in sorted({*videos, *sounds}):
         video, text = videos.get(stem, sounds.get(stem)), stem.with_name(f"{stem.name}.txt")
         assert video is not None
         words = transcript(text) if text.is_file() else ""
         yield Clip(str(stem.relative_to(folder)), sounds.get(stem, video), video, media.count_frames(video), words)
+
+
+def _by_stem(files: Sequence[Path], suffixes: Sequence[str]) -> dict[Path, Path]:
+    found: dict[Path, Path] = {}
+    for path in files:
+        if path.suffix.lower() in suffixes and found.setdefault(path.with_suffix(""), path) is not path:
+            raise ValueError(f"{found[path.with_suffix('')]} and {path} differ in their ending alone")
+    return found
 
 
 def media_files(folder: Path) -> list[Path]:
@@ -318,9 +358,10 @@ def media_files(folder: Path) -> list[Path]:
 
 
 def transcript(file: Path) -> str:
-    """The text of a .txt file: its first line, without what LRS2 and LRS3 put around it."""
-    line = (file.read_text(encoding="utf-8-sig").split("\n") or [""])[0].removeprefix("Text:")
-    return _lower(" ".join(re.sub(r"\{[^}]*\}", " ", line).split()))
+    """The text of a .txt file; of one of LRS2 or LRS3 its first line, without what they put around it."""
+    text = read_text(file)
+    said = text.split("\n")[0].removeprefix("Text:") if text.startswith("Text:") else text
+    return _lower(" ".join(re.sub(r"\{[^}]*\}", " ", said).split()))
 
 
 FORMATS: dict[str, Reader] = {
