@@ -11,11 +11,12 @@ from omni_avsr.run import refuse_taken
 def average(run: Path, last: int, out: Path) -> list[Path]:
     """Writes the model whose trained weights are the means over the last checkpoints, which are returned."""
     found = sorted((run / "checkpoints").glob("step=*.ckpt"), key=lambda path: int(path.stem.removeprefix("step=")))
+    if last < 2:
+        raise ValueError(f"the mean of {last} checkpoints: two or more make one")
     chosen = found[-last:]
-    needed = max(last, 2)
-    if len(chosen) < needed:
+    if len(chosen) < last:
         raise ValueError(
-            f"{run} keeps {len(found)} checkpoints, {needed} are needed: train with --keep {needed} --valid-every N"
+            f"{run} keeps {len(found)} checkpoints, {last} are needed: train with --keep {last} --valid-every N"
         )
     refuse_taken(out)
     model = OmniAVSR.from_pretrained(run / "model")

@@ -45,6 +45,8 @@ def read(results: Path) -> dict[Cell, dict[str, tuple[int, int]]]:
     """Errors and words of each clip, by cell; from the hypotheses beside the results."""
     folder = results if results.is_dir() else results.parent
     file = folder / "hypotheses.jsonl"
+    if results.name != "results.json" and not results.is_dir():
+        raise ValueError(f"{results} is neither a results.json nor the folder of one")
     if not file.is_file():
         raise ValueError(f"there is no {file}: comparing clip by clip needs what `omni-avsr evaluate` writes")
     cells: dict[Cell, dict[str, tuple[int, int]]] = {}
@@ -61,7 +63,9 @@ def _difference(cell: Cell, one: dict[str, tuple[int, int]], two: dict[str, tupl
     ids = sorted(one.keys() & two.keys())
     if not ids:
         raise ValueError(f"{cell[1]}, {cell[0]}: the two were measured on different clips")
-    (errors, words), (others, _) = (np.array([scores[i] for i in ids]).T for scores in (one, two))
+    (errors, words), (others, same) = (np.array([scores[i] for i in ids]).T for scores in (one, two))
+    if (words != same).any():
+        raise ValueError(f"{cell[1]}, {cell[0]}: the two were scored on different texts, or by different normalisers")
     draws = resampled(others, words) - resampled(errors, words)
     low, high = np.quantile(draws, [0.025, 0.975])
     total = max(int(words.sum()), 1)

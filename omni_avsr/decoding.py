@@ -163,8 +163,8 @@ def evaluate(settings: EvaluateSettings, report: Report = silent) -> tuple[list[
     clips, file = clips_to_decode(settings, report)
     rows: list[Row] = []
     hypotheses: list[Hypothesis] = []
-    for condition in settings.conditions:
-        noise = make_noise(*condition, clips, settings.seed) if condition else None
+    noises = [make_noise(*condition, clips, settings.seed) if condition else None for condition in settings.conditions]
+    for noise in noises:
         heard = [route for route in routes if noise is None or Task(route[0]).hears]  # lips do not hear the noise
         if not heard:
             continue

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from omni_avsr.decoding import load
@@ -75,19 +76,23 @@ def active(model: OmniAVSR, route: Route) -> int:
     return total - sum(unused)
 
 
-@torch.no_grad()
 def cost(model: OmniAVSR, processor: OmniAVSRProcessor, route: Route) -> dict[str, Any]:
-    """What a second of speech costs at this task and its rates: of the pass that reads it and its transcript."""
+    """What a second of speech costs at this task and its rates: the pass that reads it and its transcript, and back."""
     task, audio_rate, video_rate = route
     rates = model.config.choose(task, audio_rate, video_rate)
     sound = [torch.zeros(SECONDS * SAMPLE_RATE)] if "audio" in rates else None
     mouth = [torch.zeros(SECONDS * VIDEO_FPS, CROP_SIZE, CROP_SIZE)] if "video" in rates else None
     media = processor.media(sound, mouth)
     tokens = processor.tokens(media, task, rates, ["three words a second"])
-    with FlopCounterMode(display=False) as encoders:
-        features = model.encode(**media)
-    with FlopCounterMode(display=False) as llm:
-        model(**tokens, task=task, features=features, **{f"{m}_rate": rate for m, rate in rates.items()})
+    routing = {f"{m}_rate": rate for m, rate in rates.items()}
+    with sdpa_kernel(SDPBackend.MATH):  # the counter does not know what the CPU's other kernels compute
+        with FlopCounterMode(display=False) as encoders, torch.no_grad():
+            features = model.encode(**media)
+        with FlopCounterMode(display=False) as llm:
+            loss = model(**tokens, task=task, features=features, **routing).loss
+        with FlopCounterMode(display=False) as backward:
+            loss.backward() if loss.requires_grad else None
+    model.zero_grad(set_to_none=True)
     return {
         "task": task,
         "audio_rate": audio_rate,
@@ -96,6 +101,7 @@ def cost(model: OmniAVSR, processor: OmniAVSRProcessor, route: Route) -> dict[st
         "llm_tokens_per_second": tokens_per_second(task, audio_rate, video_rate),
         "encoder_gflops_per_second": encoders.get_total_flops() / SECONDS / 1e9,
         "llm_gflops_per_second": llm.get_total_flops() / SECONDS / 1e9,
+        "training_gflops_per_second": (llm.get_total_flops() + backward.get_total_flops()) / SECONDS / 1e9,
     }
 
 
@@ -105,5 +111,6 @@ def trained(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     run = json.loads(file.read_text(encoding="utf-8"))
-    wanted = ("method", "data", "toy_world", "toy_clips", "max_steps", "seed")
+    data = ("data",) if run["settings"].get("data") else ("toy_world", "toy_clips")
+    wanted = ("method", *data, "max_steps", "seed")
     return {"started": run["started"], "commit": run["commit"], **{key: run["settings"].get(key) for key in wanted}}

@@ -1,6 +1,7 @@
 """The same method over LLMs of several sizes: trained, or found finished; measured; one table, one figure, one fit."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,7 +20,7 @@ from omni_avsr.settings import EvaluateSettings, TrainSettings
 from omni_avsr.tasks import Task
 from omni_avsr.training import fit
 
-PASSES = 3  # a backward pass costs two forward ones
+LEAST = 0.1  # per cent of word errors that a logarithm can take
 HEADS = (
     "LLM",
     *(f"{task.upper()} WER %" for task in Task),
@@ -69,15 +70,31 @@ def one(settings: TrainSettings, llm: str) -> TrainSettings:
 def train_once(settings: TrainSettings, report: Report) -> None:
     """A finished run, trained unless it is there; one that was cut off begins anew."""
     run = Path(settings.out)
-    if not (run / "model" / "config.json").is_file():
-        if (run / "run.json").is_file():  # else it is none of ours, and training refuses it
-            shutil.rmtree(run)
-        fit(settings, report)
+    if (run / "run.json").is_file():
+        _refuse_other(run, settings)
+        if (run / "model" / "config.json").is_file():
+            return
+        if any((run / "checkpoints").glob("*.ckpt")):
+            raise ValueError(f"{run} holds an unfinished run with checkpoints: remove it to train it anew")
+        shutil.rmtree(run)  # cut off before there was anything to lose
+    fit(settings, report)
+
+
+def _refuse_other(run: Path, settings: TrainSettings) -> None:
+    """Refuses a run of other settings: its figures would be shown under the wrong name."""
+    given = json.loads(json.dumps(asdict(replace(settings, out="", feature_cache=None))))
+    known = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]
+    other = [f"{name} {known.get(name)}, not {value}" for name, value in given.items() if known.get(name) != value]
+    other = [line for line in other if not line.startswith(("out ", "feature_cache "))]
+    if other:
+        raise ValueError(f"{run} was trained with {'; '.join(other)}: choose another --out")
 
 
 def train_one(settings: TrainSettings, report: Report) -> None:
     """One finished and measured run."""
     run = Path(settings.out)
+    if settings.data and not settings.test:
+        raise ValueError(f"a scaling study on {settings.data} needs --test: label files to be measured on")
     train_once(settings, report)
     if not (run / "evaluation" / "results.json").is_file():
         data = EvaluateSettings(data=settings.test, root=settings.root, format=settings.format, tokens=settings.tokens)
@@ -88,24 +105,21 @@ def train_one(settings: TrainSettings, report: Report) -> None:
 
 def commands(settings: TrainSettings) -> list[str]:
     """A command for each size, and one that gathers; for a cluster."""
-    changed = [
-        f"--{field.name.replace('_', '-')} {value}"
-        for field in fields(TrainSettings)
-        if (value := getattr(settings, field.name)) != field.default and field.name not in ("llm", "out")
-    ]
-    given = " ".join([f"--out {settings.out}", *changed])
-    every = [f"omni-avsr scale --llm {settings.llm} {given} --only {llm}" for llm in sizes(settings)]
-    return [*every, f"omni-avsr scale --llm {settings.llm} {given} --collect"]
+    given = ["omni-avsr", "scale", "--llm", settings.llm, "--out", settings.out]
+    for field in fields(TrainSettings):
+        value = getattr(settings, field.name)
+        if value != field.default and field.name not in ("llm", "out"):
+            given += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return [shlex.join([*given, *last]) for last in [*(["--only", llm] for llm in sizes(settings)), ["--collect"]]]
 
 
 def collect(settings: TrainSettings) -> list[Size]:
     """The sizes that are finished, written to scaling.json and scaling.html."""
-    found = []
-    for llm in sizes(settings):
-        run = Path(one(settings, llm).out)
-        if not (run / "evaluation" / "results.json").is_file():
-            raise ValueError(f"{llm} is not finished: {run}/evaluation/results.json is missing")
-        found.append(measure(llm, run))
+    runs = {llm: Path(one(settings, llm).out) for llm in sizes(settings)}
+    missing = [llm for llm, run in runs.items() if not (run / "evaluation" / "results.json").is_file()]
+    if missing:
+        raise ValueError(f"not finished in {settings.out}: {', '.join(missing)}")
+    found = [measure(llm, run) for llm, run in runs.items()]
     fits = {task: power_law([(size.total, size.wer[task]) for size in found]) for task in found[0].wer}
     rows = {"sizes": [asdict(size) for size in found], "power_laws": fits}
     write_text(Path(settings.out) / "scaling.json", json.dumps(rows, indent=1) + "\n")
@@ -172,23 +186,33 @@ def measure(llm: str, run: Path) -> Size:
     facts: dict[str, Any] = inspect(str(run))
     costs = {Setting(Task(c["task"]), c["audio_rate"], c["video_rate"]): c for c in facts["costs"]}
     best = {str(setting.task): setting for setting in finest(clean)}
-    spent = json.loads((run / "run.json").read_text())["trained"]
-    mean = np.mean([c["llm_gflops_per_second"] for c in facts["costs"]]) * len(best)
+    known = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    trained = TrainSettings(**known["settings"])
+    gflops = step_gflops(facts["costs"], trained.step_rates) * known["trained"]["speech_seconds"]
     return Size(
         llm,
         facts["parameters"]["total"],
         facts["parameters"]["trainable"],
         {task: costs[setting]["active_parameters"] for task, setting in best.items()},
-        spent["seconds"],
-        float(PASSES * mean * spent["speech_seconds"] / 1000),
+        known["trained"]["seconds"],
+        gflops / 1000,
         {task: clean[s]["audio_seconds"] / clean[s]["decode_seconds"] for task, s in best.items()},
         {task: 100 * clean[setting]["wer"] for task, setting in best.items()},
     )
 
 
+def step_gflops(costs: Sequence[dict[str, Any]], rates: str) -> float:
+    """What all passes of a training step cost of the LLM and the projectors, a second of speech of its batch."""
+    by_task: dict[str, list[float]] = {}
+    for row in costs:
+        by_task.setdefault(row["task"], []).append(row["training_gflops_per_second"])
+    chosen = {name: values[:1] if rates == "fixed" else values for name, values in by_task.items()}
+    return sum(sum(values) / (len(values) if rates == "sampled" else 1) for values in chosen.values())
+
+
 def power_law(points: Sequence[tuple[float, float]]) -> dict[str, float]:
     """WER = factor * parameters ** -exponent, by least squares on the logarithms; and what a doubling leaves of it."""
-    x, y = np.log([p for p, _ in points]), np.log([max(wer, 1e-3) for _, wer in points])
+    x, y = np.log([p for p, _ in points]), np.log([max(wer, LEAST) for _, wer in points])
     slope, level = np.polyfit(x, y, 1)
     return {"factor": float(np.exp(level)), "exponent": float(-slope), "per_doubling": float(2**slope)}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omni_avsr import methods
-from omni_avsr.tasks import Task
+from omni_avsr.tasks import NORMALISERS, Task
 
 
 def option(default: Any, help: str) -> Any:
@@ -153,6 +153,9 @@ class DecodeSettings:
     device: str = option("auto", "auto, cpu or cuda.")
     out: str | None = option(None, "Write the hypotheses here, as JSON lines.")
 
+    def __post_init__(self):
+        known_normaliser(self.normaliser)
+
 
 @dataclass(frozen=True)
 class EvaluateSettings:
@@ -182,12 +185,23 @@ class EvaluateSettings:
     device: str = option("auto", "auto, cpu or cuda.")
     out: str = option("runs/evaluate", "Folder for results.json, hypotheses.jsonl and report.html.")
 
+    def __post_init__(self):
+        known_normaliser(self.normaliser)
+        if self.tasks == "vsr" and "clean" not in self.snr.split(","):
+            raise ValueError("lips do not hear noise: add clean to --snr")
+
     @property
     def conditions(self) -> list[tuple[str, float] | None]:
         """Each kind of noise at each ratio; None is clean."""
         ratios = self.snr.split(",")
         noisy = [(kind, _ratio(snr)) for kind in self.noise.split(",") for snr in ratios if snr != "clean"]
         return [*([None] if "clean" in ratios else []), *noisy]
+
+
+def known_normaliser(name: str) -> None:
+    """Refuses what would else be noticed after hours of decoding."""
+    if name not in NORMALISERS:
+        raise ValueError(f"unknown normaliser {name!r}; available: {', '.join(NORMALISERS)}")
 
 
 def _ratio(text: str) -> float:

@@ -17,6 +17,7 @@ MOUTH_SIZE = 96  # pixels, a mouth clip on disk
 CROP_SIZE = 88  # pixels, what the encoder sees
 PIXEL_MEAN, PIXEL_STD = 0.421, 0.165  # of grey values in 0..1
 
+NORMALISERS = ("lower", "13a", "whisper")  # how texts can be scored
 PUBLISHED_LEAST_AUDIO_FRAMES = 25  # half a second
 
 

@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 import jiwer
 
-NORMALISERS = ("lower", "13a", "whisper")
+from omni_avsr.tasks import NORMALISERS
 
 
 @dataclass(frozen=True)

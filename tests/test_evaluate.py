@@ -183,3 +183,5 @@ def test_a_normaliser_does_what_its_name_says(how, text, expected):
 def test_an_unknown_normaliser_is_refused():
     with pytest.raises(ValueError, match="unknown normaliser 'upper'; available: lower, 13a, whisper"):
         normalise("x", "upper")
+    with pytest.raises(ValueError, match="unknown normaliser 'upper'; available: lower, 13a, whisper"):
+        EvaluateSettings(normaliser="upper")

@@ -1,8 +1,9 @@
 """A scaling study goes on where it stopped, and its fit and front are right where the answer is known."""
 
 import json
+import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from corpus import write_split
@@ -27,11 +28,12 @@ def settings(tower_folders, tmp_path_factory):
 def test_a_study_trains_and_measures_each_size_and_goes_on_where_it_stopped(settings, tmp_path, monkeypatch):
     first, second = scaling.sizes(settings)
     scaling.train_one(scaling.one(settings, first), lambda *_: None)
-    with pytest.raises(ValueError, match="is not finished"):
+    with pytest.raises(ValueError, match="not finished in"):
         scaling.collect(settings)
     run = tmp_path.__class__(scaling.one(settings, second).out)
     run.mkdir(parents=True)
-    (run / "run.json").write_text("{}")  # a training that was cut off
+    known = {"settings": asdict(scaling.one(settings, second))}
+    (run / "run.json").write_text(json.dumps(known))  # a training that was cut off
     trained = []
     fit = scaling.fit
     monkeypatch.setattr(scaling, "fit", lambda s, report: trained.append(s.llm) or fit(s, report))
@@ -44,6 +46,13 @@ def test_a_study_trains_and_measures_each_size_and_goes_on_where_it_stopped(sett
     assert len(json.loads((study / "scaling.json").read_text())["sizes"]) == 2
     assert "<svg" in (study / "scaling.html").read_text()
     assert scaling.collect(settings) == found
+    with pytest.raises(ValueError, match=r"was trained with lr .*: choose another --out"):
+        scaling.scale(replace(settings, lr=0.5))
+    (run / "model/config.json").unlink()
+    with pytest.raises(ValueError, match="holds an unfinished run with checkpoints"):
+        scaling.scale(settings)
+    with pytest.raises(ValueError, match="needs --test"):
+        scaling.scale(replace(settings, test=None))
 
 
 def test_commands_for_a_cluster_carry_every_option(settings):
@@ -54,6 +63,17 @@ def test_commands_for_a_cluster_carry_every_option(settings):
     assert "--seed 7" in lines[1]
     assert "--max-steps 2" in lines[1]
     assert lines[2].endswith("--collect")
+    odd = replace(settings, llm="tiny-s,tiny-m", out="runs/my scale", gradient_checkpointing=True)
+    for line in scaling.commands(odd):
+        again = CliRunner().invoke(app, [*shlex.split(line)[1:], "--print-commands"])
+        assert again.output.splitlines() == scaling.commands(odd)
+
+
+@pytest.mark.parametrize(("rates", "gflops"), [("fixed", 1 + 10), ("sampled", 2 + 10), ("all", 4 + 10)])
+def test_a_step_costs_its_passes(rates, gflops):
+    costs = [("asr", 1.0), ("asr", 3.0), ("vsr", 10.0)]
+    rows = [{"task": task, "training_gflops_per_second": cost} for task, cost in costs]
+    assert scaling.step_gflops(rows, rates) == gflops
 
 
 def test_the_command_prints_them():
