@@ -29,7 +29,7 @@ def main(
     """Trains and measures VSR at rate 5 without the loss and with it."""
     changes: dict[str, Any] = {"method": "llama-avsr", "tasks": "vsr", "video_rates": "5"}
     if not toy:
-        changes["llm"] = "meta-llama/Llama-3.2-3B"
+        changes |= {"llm": "meta-llama/Llama-3.2-3B", "lora_rank": 96, "lora_alpha": 12.0}
     rows = {
         name: train_and_measure(settings(toy, labels, out / name, steps, seed, sink_loss_weight=w, **changes))
         for name, w in (("without", 0.0), ("with", weight))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from omni_avsr.model import towers
 
 NAMES = ["omni_avsr", "llama_mtsk", "llama_avsr", "llama_mt", "noise", "task_weights", "sink_loss", "llm_sizes"]
-SHARED = {"__init__", "common", "claims"}
+SHARED = {"__init__", "common", "claims", "verdicts"}
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_claims_are_judged_resumed_and_written(toy, tmp_path):
     small = ["--steps", "2", "--seeds", "1,2", "--out", str(tmp_path / "runs"), "--write", str(page)]
     result = CliRunner().invoke(app, ["--claims", "5,7", *small])
     assert result.exit_code == 0, result.output
-    assert "5. At 0 dB babble AVSR is better than ASR" in result.output
+    assert "5. AVSR withstands babble at 0 dB" in result.output
     first = page.read_text()
-    assert first.count("ASR (16) against AVSR (16,") == 2
+    assert first.count("- ASR (16) against AVSR (16,") == 2
     runs = list((tmp_path / "runs").rglob("run.json"))
     assert len(runs) == 2  # both claims are of one model, of two seeds
     before = [run.stat().st_mtime_ns for run in runs]
@@ -81,13 +81,37 @@ def test_every_model_of_the_claims_can_be_trained():
         assert len(changes) > 0, name
 
 
-@pytest.mark.parametrize(("second", "verdict"), [(1, "holds"), (3, "does not hold"), (2, "undecided")])
-def test_a_verdict_is_by_the_interval(second, verdict):
+def clips(*errors, words=10):
+    """Scores of as many seeds, of 40 clips each."""
+    return {seed: {str(i): (e + (i % 2) * (e > 0), words) for i in range(40)} for seed, e in enumerate(errors)}
+
+
+@pytest.mark.parametrize(
+    ("how", "first", "second", "verdict"),
+    [
+        ("better", (2, 2), (1, 1), "1 hold"),
+        ("better", (2, 2), (2, 2), "1 do not hold"),
+        ("better", (2, 2, 2), (1, 1, 6), "1 undecided"),  # seeds differ
+        ("no_worse", (2, 2), (2, 2), "1 hold"),
+        ("no_worse", (2, 2), (0, 0), "1 hold"),
+        ("no_worse", (2, 2), (4, 4), "1 do not hold"),
+        ("alike", (2, 2), (0, 0), "1 do not hold"),
+        ("alike", (2, 2), (2, 2), "1 hold"),
+    ],
+)
+def test_a_verdict_is_by_the_interval(how, first, second, verdict):
+    from recipes import verdicts
+
+    claim = verdicts.Claim("A claim")
+    getattr(verdicts, how)(claim, "some", clips(*first), clips(*second))
+    assert claim.verdict == verdict
+
+
+def test_every_claim_runs(toy, tmp_path):
     from recipes import claims
 
-    def clips(errors):
-        return {str(i): (errors if i % 2 else 2 * errors, 10) for i in range(40)}
-
-    claim = claims.Claim("A claim")
-    claims.judge(claim, "some", clips(1), clips(second), 15.0)
-    assert claim.verdict == verdict
+    lab = claims.Lab(tmp_path, 1, [1])
+    found = [claim(lab) for claim in claims.CLAIMS]
+    assert len(found) == 8
+    assert all(claim.lines and claim.verdicts for claim in found)
+    assert len(list(tmp_path.rglob("run.json"))) == len(claims.MODELS)
