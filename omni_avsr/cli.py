@@ -203,6 +203,9 @@ def evaluate(settings: EvaluateSettings) -> None:
         f"{rows[0]['clips']} clips, texts normalised by {settings.normaliser!r}, checkpoint {rows[0]['checkpoint']}; "
         f"intervals, plots and the worst clips are in {settings.out}/report.html"
     )
+    if failed := rows[0]["unreadable"]:
+        say(f"[red]{failed} clips could not be read[/red]; the log above names them")
+        raise typer.Exit(1)
 
 
 @app.command("scale")

@@ -25,7 +25,7 @@ Settings: TypeAlias = DecodeSettings | EvaluateSettings
 
 @dataclass
 class Decoded:
-    """What one task at its rates gave, and how long it took."""
+    """What one task at its rates gave, and how long it took with its encoders."""
 
     hypotheses: list[Hypothesis] = field(default_factory=list)
     audio_seconds: float = 0.0
@@ -46,7 +46,11 @@ class Noise:
     snr: float
     tracks: Sequence[np.ndarray | Path]
 
-    def __call__(self, audio: np.ndarray, video: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, audio: loading.Stream, video: loading.Stream, rng: np.random.Generator
+    ) -> tuple[loading.Stream, loading.Stream]:
+        if audio is None:
+            return audio, video
         track = self.tracks[int(rng.integers(len(self.tracks)))] if len(self.tracks) > 1 else self.tracks[0]
         return augment.mix(audio, media.read_audio(track) if isinstance(track, Path) else track, self.snr, rng), video
 
@@ -78,7 +82,9 @@ def decode(
 ) -> dict[Route, Decoded]:
     """Each route's hypotheses of all clips that can be read; the encoders run once for all routes."""
     condition = (noise.kind, noise.snr) if noise else (None, None)
-    dataset = loading.ClipDataset(clips, noise, seed=(settings.seed, *condition))
+    streams = model.config.streams([task for task, *_ in routes])
+    kind = "folder" if noise and Path(noise.kind).is_dir() else condition[0]  # wherever the folder is
+    dataset = loading.ClipDataset(clips, noise, (settings.seed, kind, condition[1]), streams)
     batches = loading.buckets([clip.frames for clip in clips], settings.max_frames)
     loader = DataLoader(dataset, batch_sampler=[[(i, 0) for i in b] for b in batches], collate_fn=_readable)
     decoded = {route: Decoded() for route in routes}
@@ -96,21 +102,32 @@ def _readable(clips: list[dict | None]) -> list[dict]:
 
 
 def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settings: Settings, condition) -> None:
-    started = time.perf_counter()
-    inputs = processor.media([c["audio"] for _, c in batch], [c["video"] for _, c in batch], training=False)
+    read = [clip for _, clip in batch]
+    inputs = processor.media(loading.stream(read, "audio"), loading.stream(read, "video"), training=False)
     inputs = {name: values.to(model.device) for name, values in inputs.items()}
-    features = model.encode(**inputs)
-    shared = (time.perf_counter() - started) / len(decoded)
+    features: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    spent: dict[str, float] = {}
+    for modality in [name for name in ("audio", "video") if name in inputs]:
+        started = _now(model)
+        features |= model.encode(**{name: inputs[name] for name in (modality, f"{modality}_lengths")})
+        spent[modality] = _now(model) - started
     for (task, audio_rate, video_rate), result in decoded.items():
-        started = time.perf_counter()
+        started = _now(model)
         rates = model.config.choose(task, audio_rate, video_rate)
         options = {"num_beams": settings.beams, "max_new_tokens": settings.max_new_tokens}
         texts, confidences = say(model, processor, inputs, features, task, rates, **options)
-        result.decode_seconds += shared + time.perf_counter() - started
+        result.decode_seconds += _now(model) - started + sum(spent[modality] for modality in rates)
         result.audio_seconds += sum(clip["seconds"] for _, clip in batch)
         for (clip, _), said, confidence in zip(batch, texts, confidences, strict=True):
             found = (Task(task), rates.get("audio"), rates.get("video"), confidence, condition[1], condition[0])
             result.hypotheses.append(Hypothesis(clip.id, clip.text, said, *found, settings.normaliser))
+
+
+def _now(model: OmniAVSR) -> float:
+    """The time, once the device has done what it was given."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
 
 
 def say(
@@ -157,7 +174,10 @@ def decode_file(settings: DecodeSettings, report: Report = silent) -> tuple[Deco
 
 
 def evaluate(settings: EvaluateSettings, report: Report = silent) -> tuple[list[Row], list[Hypothesis]]:
-    """What `omni-avsr evaluate` does: the rows and hypotheses of every task, at every rate, in every noise."""
+    """What `omni-avsr evaluate` does: the rows and hypotheses of every task, at every rate, in every noise.
+
+    A row's `unreadable` are the clips that it lacks.
+    """
     model, processor, name = load(settings.checkpoint, settings.device)
     routes = grid_routes(model.config, settings)
     clips, file = clips_to_decode(settings, report)
@@ -171,7 +191,8 @@ def evaluate(settings: EvaluateSettings, report: Report = silent) -> tuple[list[
         for decoded in decode(model, processor, clips, heard, settings, noise, report).values():
             if not decoded.hypotheses:
                 raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
-            rows.append(decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file))
+            row = decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file)
+            rows.append({**row, "unreadable": len(clips) - len(decoded.hypotheses)})
             hypotheses += decoded.hypotheses
     return rows, hypotheses
 

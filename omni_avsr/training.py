@@ -136,10 +136,12 @@ class Batches:
 
     def __init__(self, model: OmniAVSR, processor: OmniAVSRProcessor, settings: TrainSettings, report: Report):
         self.model, self.processor, self.settings, self.report = model, processor, settings, report
+        self.streams = model.config.streams(model.config.tasks)
 
     def training(self, clips: Sequence[manifest.Clip]) -> DataLoader:
         """Endless shuffled batches of augmented clips."""
-        settings, dataset = self.settings, loading.ClipDataset(clips, self._augmentation(clips), self.settings.seed)
+        settings = self.settings
+        dataset = loading.ClipDataset(clips, self._augmentation(clips), settings.seed, self.streams)
         lengths = [clip.frames for clip in clips]
         sampler = loading.EndlessBatches(lengths, settings.max_frames, settings.seed)
         data = self._kept(dataset, settings.cache_copies) if settings.cache_copies else dataset
@@ -148,14 +150,16 @@ class Batches:
     def validation(self, clips: Sequence[manifest.Clip]) -> DataLoader:
         """Each clip once, as it is."""
         batches = loading.buckets([clip.frames for clip in clips], self.settings.max_frames)
-        return self._loader(loading.ClipDataset(clips), [[(index, 0) for index in batch] for batch in batches])
+        return self._loader(
+            loading.ClipDataset(clips, streams=self.streams), [[(index, 0) for index in batch] for batch in batches]
+        )
 
     def _loader(self, dataset: Dataset, batches: Iterable[loading.Batch]) -> DataLoader:
         return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.settings.workers)
 
     def _augmentation(self, clips: Sequence[manifest.Clip]) -> loading.Augmentation:
         noise = numpy.zeros(1)
-        if self.settings.noise_probability:
+        if self.settings.noise_probability and "audio" in self.streams:
             noise = loading.babble_of(clips, augment.generator(self.settings.seed, "babble"))
         return loading.Augmentation(
             noise=noise,
@@ -171,9 +175,12 @@ class Batches:
             return None
         batch = {name: [clip[name] for clip in kept] for name in ("keys", "text", "seconds")}
         if "features" not in kept[0]:
-            audio, video = ([clip[modality] for clip in kept] for modality in ("audio", "video"))
-            return {**batch, "media": self.processor.media(audio, video)}
-        lengths = {name: torch.stack([clip[name] for clip in kept]) for name in ("audio_lengths", "video_lengths")}
+            return {
+                **batch,
+                "media": self.processor.media(loading.stream(kept, "audio"), loading.stream(kept, "video")),
+            }
+        names = [f"{modality}_lengths" for modality in self.streams]
+        lengths = {name: torch.stack([clip[name] for clip in kept]) for name in names}
         return {**batch, "media": lengths, "features": _pad([clip["features"] for clip in kept])}
 
     def _kept(self, dataset: loading.ClipDataset, copies: int) -> "Cached":
@@ -217,7 +224,7 @@ class Cached(Dataset):
         """Keeps each clip of a batch under its index and copy."""
         for i, (index, copy) in enumerate(batch["keys"]):
             clip = {name: batch[name][i] for name in ("keys", "text", "seconds")}
-            lengths = {name: batch["media"][name][i] for name in ("audio_lengths", "video_lengths")}
+            lengths = {f"{name}_lengths": batch["media"][f"{name}_lengths"][i] for name in features}
             own = {m: values[i, : lengths_of[i]].half().cpu() for m, (values, lengths_of) in features.items()}
             self.copies[copy][index] = {**clip, **lengths, "features": own}
 

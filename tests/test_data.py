@@ -98,3 +98,11 @@ def test_a_clip_is_augmented_alike_whenever_it_is_read_and_anew_in_each_epoch(tm
     dataset = ClipDataset(clips, lambda audio, video, rng: (mix(audio, white(rng), 0, rng), video), seed=4)
     assert np.array_equal(dataset[0, 1]["audio"], dataset[0, 1]["audio"])
     assert not np.array_equal(dataset[0, 1]["audio"], dataset[0, 2]["audio"])
+
+
+def test_a_noise_that_is_mostly_silent_is_still_mixed_in():
+    noise = np.zeros(160_000, np.float32)
+    noise[:40_000] = 0.1
+    speech = np.full(1600, 0.5, np.float32)
+    mixed = [mix(speech, noise, 0, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(np.abs(one - speech).max() > 0.1 for one in mixed)

@@ -156,3 +156,12 @@ def test_unreadable_and_long_clips_are_named_and_skipped(settings, tmp_path, cap
     fit(replace(settings, data=str(file)))
     assert "train/long has 9999 frames, over the budget of 120" in caplog.text
     assert "000.mp4 cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(("task", "unread"), [("asr", "read_video"), ("vsr", "read_audio")])
+@pytest.mark.parametrize("copies", [0, 1])
+def test_a_task_alone_reads_what_it_takes(settings, files, monkeypatch, task, unread, copies):
+    monkeypatch.setattr(f"omni_avsr.media.{unread}", None)
+    folder = fit(replace(settings, method="llama-avsr", tasks=task, cache_copies=copies))
+    _, row, failed = decode_file(DecodeSettings(task=task, checkpoint=str(folder), data=files["train"]))
+    assert (failed, row["clips"]) == (0, 24)

@@ -9,6 +9,7 @@ from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE
 
 BABBLE_VOICES = 30
 BABBLE_SECONDS = 60
+PLACES = 20  # tried in a noise that is silent here and there
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -36,10 +37,17 @@ def white(rng: np.random.Generator) -> np.ndarray:
 
 
 def mix(speech: np.ndarray, noise: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
-    """Speech with a piece of the noise, from a random place, at exactly this ratio in dB over the whole clip."""
-    start = rng.integers(len(noise))
-    piece = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
-    power = np.mean(np.square(speech, dtype=np.float64)) / max(np.mean(np.square(piece, dtype=np.float64)), 1e-12)
+    """Speech with a piece of the noise, from a random place, at exactly this ratio in dB over the whole clip.
+
+    Where the noise is silent, another place is drawn.
+    """
+    for _ in range(PLACES):
+        start = rng.integers(len(noise))
+        piece = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
+        loudness = np.mean(np.square(piece, dtype=np.float64))
+        if loudness > 1e-12:
+            break
+    power = np.mean(np.square(speech, dtype=np.float64)) / max(loudness, 1e-12)
     return (speech + np.sqrt(power / 10 ** (snr / 10)) * piece).astype(np.float32)
 
 

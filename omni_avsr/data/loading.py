@@ -4,7 +4,7 @@ rates of the step already drawn. All randomness of training is here, keyed by se
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 BABBLE_CLIPS = 300  # whose voices make the babble
 
 
-Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+Stream: TypeAlias = np.ndarray | None  # the sound or the mouths of a clip; None if they are not wanted
+Augment = Callable[[Stream, Stream, np.random.Generator], tuple[Stream, Stream]]
 Batch = list[tuple[int, int]]  # (index, epoch) of its clips
 
 
@@ -34,19 +35,28 @@ class Augmentation:
     audio_mask: float  # seconds per second
     video_mask: float
 
-    def __call__(self, audio: np.ndarray, video: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, audio: Stream, video: Stream, rng: np.random.Generator) -> tuple[Stream, Stream]:
         """The clip with noise, masks and a random crop."""
-        if rng.random() < self.probability:
-            audio = mix(audio, self.noise, float(rng.choice(self.snrs)), rng)
-        audio = time_mask(audio, SAMPLE_RATE, self.audio_mask, rng)
-        return audio, time_mask(random_crop(video, rng), VIDEO_FPS, self.video_mask, rng)
+        if audio is not None:
+            if rng.random() < self.probability:
+                audio = mix(audio, self.noise, float(rng.choice(self.snrs)), rng)
+            audio = time_mask(audio, SAMPLE_RATE, self.audio_mask, rng)
+        if video is not None:
+            video = time_mask(random_crop(video, rng), VIDEO_FPS, self.video_mask, rng)
+        return audio, video
 
 
 class ClipDataset(Dataset):
-    """Clips read from their files; one that cannot be read is None, and named in the log."""
+    """Clips read from their files, or of them what is wanted; one that cannot be read is None, and named in the log."""
 
-    def __init__(self, clips: Sequence[Clip], augment: Augment | None = None, seed: object = 0):
-        self.clips, self.augment, self.seed = clips, augment, seed
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        augment: Augment | None = None,
+        seed: object = 0,
+        streams: Sequence[str] = ("audio", "video"),
+    ):
+        self.clips, self.augment, self.seed, self.streams = clips, augment, seed, streams
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -56,15 +66,27 @@ class ClipDataset(Dataset):
         index, epoch = key
         clip = self.clips[index]
         try:
-            audio, video = media.read_audio(clip.sound), media.read_video(clip.video)
+            audio = media.read_audio(clip.sound) if "audio" in self.streams else None
+            video = media.read_video(clip.video) if "video" in self.streams else None
         except ValueError as error:
             log.warning("clip skipped: %s", error)
             return None
         if self.augment:
             audio, video = self.augment(audio, video, generator(self.seed, epoch, clip.id))
-        seconds = len(audio) / SAMPLE_RATE
-        sound, mouth = torch.from_numpy(audio), torch.from_numpy(video)
-        return {"keys": key, "text": clip.text, "seconds": seconds, "audio": sound, "video": mouth}
+        both = {"audio": (audio, SAMPLE_RATE), "video": (video, VIDEO_FPS)}
+        given = {name: (torch.from_numpy(values), fps) for name, (values, fps) in both.items() if values is not None}
+        seconds = [len(values) / fps for values, fps in given.values()]
+        return {
+            "keys": key,
+            "text": clip.text,
+            "seconds": seconds[0],
+            **{n: values for n, (values, _) in given.items()},
+        }
+
+
+def stream(clips: Sequence[dict[str, Any]], name: str) -> list[torch.Tensor] | None:
+    """The sounds or the mouths of clips that were read; None if they were not wanted."""
+    return [clip[name] for clip in clips] if name in clips[0] else None
 
 
 def babble_of(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:

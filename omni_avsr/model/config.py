@@ -147,6 +147,10 @@ class OmniAVSRConfig(PreTrainedConfig):
         """The rates that a modality was trained at."""
         return self.audio_rates if modality == "audio" else self.video_rates
 
+    def streams(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        """What of a clip these tasks take, together."""
+        return tuple(m for m in ("audio", "video") if any(m in self.modalities(task) for task in tasks))
+
     def modalities(self, task: str) -> list[str]:
         """What a task needs, in the order of the sequence."""
         return [m for m, needed in (("audio", Task(task).hears), ("video", Task(task).sees)) if needed]
