@@ -59,6 +59,11 @@ def test_a_model_on_shipped_towers_loads_wherever_the_package_lies(shipped, tmp_
     assert OmniAVSR.from_pretrained(tmp_path / "copy").config.towers["llm"]["name"] == "tiny-m"
 
 
+def test_a_tower_that_is_nowhere_is_named(shipped):
+    with pytest.raises(ValueError, match="no llm tower 'nowhere': no folder, none that ships, and the hub says"):
+        OmniAVSR.from_towers(audio="tiny-audio", llm="nowhere", tasks=["asr"])
+
+
 def test_a_tower_that_is_not_shipped_is_named(shipped):
     with pytest.raises(ValueError, match="tiny-l is not in this installation"):
         OmniAVSR.from_towers(audio="tiny-audio", video="tiny-video", llm="tiny-l")

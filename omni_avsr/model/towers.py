@@ -63,7 +63,11 @@ def _from_config(kind: str, config: PreTrainedConfig, dtype: torch.dtype) -> Pre
 
 
 def _from_name(kind: str, name: str, **options: Any) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(name, revision=options["revision"])
+    try:
+        config = AutoConfig.from_pretrained(name, revision=options["revision"])
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"no {kind} tower {name!r}: no folder, none that ships, and the hub says: {reason}") from None
     _check_family(kind, config)
     if kind == "llm":
         return AutoModelForCausalLM.from_pretrained(name, **options)
