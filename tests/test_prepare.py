@@ -138,6 +138,20 @@ def test_what_is_wrong_with_one_video_is_its_own(lrs3, tmp_path):
     assert "has 50 frames, its landmarks are of 30" in errors["trainval/d/00001"]
 
 
+def test_sounds_of_a_folder_of_their_own_are_heard(tmp_path):
+    rows = raw_video(tmp_path / "mp4/id1/x/1.mp4")
+    (tmp_path / "landmarks/id1/x").mkdir(parents=True)
+    (tmp_path / "landmarks/id1/x/1.pkl").write_bytes(pickle.dumps(rows))
+    options = {"dataset": "folder", "name": "vox", "audio": str(tmp_path / "aac")}
+    (record,) = prepare(tmp_path / "mp4", tmp_path / "out", settings(tmp_path, **options))
+    assert "has no sound for" in record.error
+    (tmp_path / "aac/id1/x").mkdir(parents=True)
+    media.write_audio(tmp_path / "aac/id1/x/1.wav", np.full(50 * 640, 3000, np.int16))
+    prepare(tmp_path / "mp4", tmp_path / "out", settings(tmp_path, **options))
+    (clip,) = manifest.read(tmp_path / "out/labels/vox_all_transcript_lengths_seg1s.csv")
+    assert np.allclose(media.read_audio(clip.audio), 3000 / 32768, atol=1e-3)
+
+
 def test_a_face_seen_in_few_frames_is_reported(tmp_path):
     rows = raw_video(tmp_path / "in/x.mp4")
     (tmp_path / "landmarks").mkdir()
