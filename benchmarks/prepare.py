@@ -2,9 +2,9 @@
 
     python -m benchmarks.prepare --detector yunet_n_320_320.onnx
 
-Drawn faces, 720p and 360 x 288, H.264. Figures are of one core; `omni-avsr prepare` uses all. Measured on an x86-64 core
-with OpenCV 5: 117 frames a second (4.7 times real time) at 360 x 288, of which detecting costs the most (143 alone), and
-70 (2.8) at 900 x 720.
+Drawn faces, 720p and 360 x 288, H.264. Figures are of one core; `omni-avsr prepare` uses all. Measured on an x86-64
+core with OpenCV 5: 117 frames a second (4.7 times real time) at 360 x 288, of which detecting costs the most (143
+alone), and 70 (2.8) at 900 x 720.
 """
 
 import tempfile
