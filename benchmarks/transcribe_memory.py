@@ -3,8 +3,8 @@
     python -m benchmarks.transcribe_memory --minutes 10,60
 
 Clips of the toy corpus, one after another with pauses between them, as one mouth video with sound; each length in a
-process of its own. Measured on two cores: 861 MiB at 10 minutes, 947 at 60, of which 530 are libraries and the model;
-76 and 79 times real time.
+process of its own. Measured on two cores: 861 MiB at 10 minutes, 947 at 60, 943 at 120, of which 530 are libraries and
+the model; 76 and 79 times real time.
 """
 
 import subprocess
