@@ -137,9 +137,9 @@ def page(found: list[Size], fits: dict[str, dict[str, float]]) -> str:
         f"<li>{task.upper()}: doubling the parameters leaves {law['per_doubling']:.2f} of the word errors</li>"
         for task, law in fits.items()
     ]
-    heads = "".join(f"<th>{escape(head)}</th>" for head in HEADS)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line(size))}</tr>" for size in found)
-    table = f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
+    columns = [HEADS, *map(line, found)]
+    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in zip(*columns, strict=True)]
+    table = f'<div class="wide"><table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
     return f"{figures}<ul>{''.join(laws)}</ul>{table}"
 
 
