@@ -93,6 +93,8 @@ def cost(model: OmniAVSR, processor: OmniAVSRProcessor, route: Route) -> dict[st
         with FlopCounterMode(display=False) as backward:
             loss.backward() if loss.requires_grad else None
     model.zero_grad(set_to_none=True)
+    with torch.autograd.graph.saved_tensors_hooks(kept := _Kept(model), lambda tensor: tensor):
+        model(**tokens, task=task, features=features, **routing)
     return {
         "task": task,
         "audio_rate": audio_rate,
@@ -102,7 +104,25 @@ def cost(model: OmniAVSR, processor: OmniAVSRProcessor, route: Route) -> dict[st
         "encoder_gflops_per_second": encoders.get_total_flops() / SECONDS / 1e9,
         "llm_gflops_per_second": llm.get_total_flops() / SECONDS / 1e9,
         "training_gflops_per_second": (llm.get_total_flops() + backward.get_total_flops()) / SECONDS / 1e9,
+        "kept_megabytes_per_second": kept.bytes / SECONDS / 1e6,
     }
+
+
+class _Kept:
+    """Counts what a forward pass keeps for the backward one, the weights left out."""
+
+    def __init__(self, model: OmniAVSR):
+        self.seen = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+        self.bytes = 0
+        self.tensors: list[torch.Tensor] = []  # alive, so that no address comes twice
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.seen:
+            self.seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+            self.tensors.append(tensor)
+        return tensor
 
 
 def trained(folder: Path) -> dict[str, Any]:

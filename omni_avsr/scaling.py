@@ -188,7 +188,7 @@ def measure(llm: str, run: Path) -> Size:
     best = {str(setting.task): setting for setting in finest(clean)}
     known = json.loads((run / "run.json").read_text(encoding="utf-8"))
     trained = TrainSettings(**known["settings"])
-    gflops = step_gflops(facts["costs"], trained.step_rates) * known["trained"]["speech_seconds"]
+    gflops = of_a_step(facts["costs"], trained.step_rates, "training_gflops") * known["trained"]["speech_seconds"]
     return Size(
         llm,
         facts["parameters"]["total"],
@@ -201,11 +201,11 @@ def measure(llm: str, run: Path) -> Size:
     )
 
 
-def step_gflops(costs: Sequence[dict[str, Any]], rates: str) -> float:
-    """What all passes of a training step cost of the LLM and the projectors, a second of speech of its batch."""
+def of_a_step(costs: Sequence[dict[str, Any]], rates: str, what: str) -> float:
+    """What all passes of a training step take together, a second of speech of its batch."""
     by_task: dict[str, list[float]] = {}
     for row in costs:
-        by_task.setdefault(row["task"], []).append(row["training_gflops_per_second"])
+        by_task.setdefault(row["task"], []).append(row[f"{what}_per_second"])
     chosen = {name: values[:1] if rates == "fixed" else values for name, values in by_task.items()}
     return sum(sum(values) / (len(values) if rates == "sampled" else 1) for values in chosen.values())
 

@@ -22,7 +22,7 @@ from omni_avsr import comparing
 from omni_avsr.evaluation import Condition, Setting, tokens_per_second
 from omni_avsr.inspecting import inspect
 from omni_avsr.run import write_text
-from omni_avsr.scaling import power_law, step_gflops
+from omni_avsr.scaling import of_a_step, power_law
 from omni_avsr.tasks import Task
 
 from . import common
@@ -124,12 +124,16 @@ def sampling(lab: Lab) -> Claim:
         every, sampled = lab.clips("all scales", cell), lab.clips("omni-avsr-st", cell)
         no_worse(claim, f"{cell}, all against sampled", every, sampled)
     costs = lab.facts("omni-avsr-st")["costs"]
-    flops = [step_gflops(costs, rates) for rates in ("all", "sampled")]
+    flops, kept = (
+        [of_a_step(costs, rates, what) for rates in ("all", "sampled")]
+        for what in ("training_gflops", "kept_megabytes")
+    )
     times = [lab.seconds(name) for name in ("all scales", "omni-avsr-st")]
     claim.lines += [
         "passes in a step: 8 against 3; the papers count 12: ASR for every video rate too, VSR for every audio rate",
         f"GFLOPs of the LLM a second of speech, there and back: {flops[0]:.2f} against {flops[1]:.2f}, "
         f"{flops[1] / flops[0]:.2f} of it",
+        f"MB kept for the way back, likewise: {kept[0]:.1f} against {kept[1]:.1f}, {kept[1] / kept[0]:.2f} of it",
         f"training of seed {lab.seeds[0]}: {times[0]:.0f} s against {times[1]:.0f} s, {times[1] / times[0]:.2f} of it",
     ]
     return claim

@@ -160,6 +160,8 @@ def test_info_counts_what_there_is(run):
     assert (fine["llm_tokens_per_second"], coarse["llm_tokens_per_second"]) == (25.0, 8.125)
     assert fine["llm_gflops_per_second"] > 1.5 * coarse["llm_gflops_per_second"]
     assert fine["encoder_gflops_per_second"] == coarse["encoder_gflops_per_second"]
+    assert 2 * fine["llm_gflops_per_second"] < fine["training_gflops_per_second"] < 3 * fine["llm_gflops_per_second"]
+    assert fine["kept_megabytes_per_second"] > 1.5 * coarse["kept_megabytes_per_second"]
     merged = sum(weight.numel() for weight in model.llm.get_base_model().parameters())
     assert costs["asr", 4, None]["active_parameters"] < merged + parts["audio encoder"] + parts["projectors"]
     assert facts["trained"]["max_steps"] == 6

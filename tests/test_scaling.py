@@ -73,7 +73,7 @@ def test_commands_for_a_cluster_carry_every_option(settings):
 def test_a_step_costs_its_passes(rates, gflops):
     costs = [("asr", 1.0), ("asr", 3.0), ("vsr", 10.0)]
     rows = [{"task": task, "training_gflops_per_second": cost} for task, cost in costs]
-    assert scaling.step_gflops(rows, rates) == gflops
+    assert scaling.of_a_step(rows, rates, "training_gflops") == gflops
 
 
 def test_the_command_prints_them():
