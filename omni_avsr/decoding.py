@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from omni_avsr.data.toy import toy_corpus
 from omni_avsr.evaluation import Hypothesis, Row, result_row
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor, Route
 from omni_avsr.run import Report, counted, newest_model, silent
-from omni_avsr.settings import DecodeSettings, EvaluateSettings, numbers
+from omni_avsr.settings import DecodeSettings, Decoding, EvaluateSettings, numbers
 from omni_avsr.tasks import Task
-
-Settings: TypeAlias = DecodeSettings | EvaluateSettings
 
 
 @dataclass
@@ -76,7 +74,7 @@ def decode(
     processor: OmniAVSRProcessor,
     clips: Sequence[manifest.Clip],
     routes: Sequence[Route],
-    settings: Settings,
+    settings: Decoding,
     noise: Noise | None = None,
     report: Report = silent,
 ) -> dict[Route, Decoded]:
@@ -101,7 +99,7 @@ def _readable(clips: list[dict | None]) -> list[dict]:
     return [clip for clip in clips if clip is not None]
 
 
-def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settings: Settings, condition) -> None:
+def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settings: Decoding, condition) -> None:
     read = [clip for _, clip in batch]
     inputs = processor.media(loading.stream(read, "audio"), loading.stream(read, "video"), training=False)
     inputs = {name: values.to(model.device) for name, values in inputs.items()}
@@ -151,7 +149,7 @@ def load(checkpoint: str | None, device: str = "auto") -> tuple[OmniAVSR, OmniAV
     return model, OmniAVSRProcessor.from_pretrained(name), str(name)
 
 
-def clips_to_decode(settings: Settings, report: Report) -> tuple[list[manifest.Clip], str]:
+def clips_to_decode(settings: Decoding, report: Report) -> tuple[list[manifest.Clip], str]:
     """The clips to decode and where they are from."""
     if settings.data:
         return manifest.read(settings.data, settings.root, settings.format, settings.tokens), settings.data

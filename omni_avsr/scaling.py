@@ -82,10 +82,9 @@ def train_once(settings: TrainSettings, report: Report) -> None:
 
 def _refuse_other(run: Path, settings: TrainSettings) -> None:
     """Refuses a run of other settings: its figures would be shown under the wrong name."""
-    given = json.loads(json.dumps(asdict(replace(settings, out="", feature_cache=None))))
     known = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]
+    given = {name: value for name, value in asdict(settings).items() if name not in ("out", "feature_cache")}
     other = [f"{name} {known.get(name)}, not {value}" for name, value in given.items() if known.get(name) != value]
-    other = [line for line in other if not line.startswith(("out ", "feature_cache "))]
     if other:
         raise ValueError(f"{run} was trained with {'; '.join(other)}: choose another --out")
 

@@ -126,67 +126,57 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
-class DecodeSettings:
+class Decoding:
+    """What `omni-avsr decode` and `evaluate` share."""
+
+    checkpoint: str | None = option(
+        None, "A run, a model's folder or hub id, or tiny.  [default: the newest under runs/, else tiny]"
+    )
+    data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
+    root: str | None = option(None, "Folder that the file's paths start from.  [default: as its format has it]")
+    format: str | None = option(None, "The label file's format, where it is not guessed right.  [default: guessed]")
+    tokens: str | None = option(
+        None, "What names token ids: a list of pieces and ids, or Auto-AVSR's .model beside it."
+    )
+    toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
+    toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
+    beams: int = option(1, "Width of the beam search; 1 is greedy.")
+    max_new_tokens: int = option(48, "Longest transcript, in tokens.")
+    normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.")
+    max_frames: int = option(3000, "Video frames in a batch.")
+    seed: int = option(1, "Seed of the noise.")
+    device: str = option("auto", "auto, cpu or cuda.")
+
+    def __post_init__(self):
+        if self.normaliser not in NORMALISERS:  # which else would be noticed after hours of decoding
+            raise ValueError(f"unknown normaliser {self.normaliser!r}; available: {', '.join(NORMALISERS)}")
+
+
+@dataclass(frozen=True)
+class DecodeSettings(Decoding):
     """The options of `omni-avsr decode`."""
 
     task: str = option("avsr", "asr, vsr or avsr.")
     audio_rate: int | None = option(None, "Audio frames per token.  [default: the first trained]")
     video_rate: int | None = option(None, "Video frames per token.  [default: the first trained]")
-    checkpoint: str | None = option(
-        None, "A run, a model's folder or hub id, or tiny.  [default: the newest under runs/, else tiny]"
-    )
-    data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
-    root: str | None = option(None, "Folder that the file's paths start from.  [default: as its format has it]")
-    format: str | None = option(None, "The label file's format, where it is not guessed right.  [default: guessed]")
-    tokens: str | None = option(
-        None, "What names token ids: a list of pieces and ids, or Auto-AVSR's .model beside it."
-    )
-    toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
-    toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
-    beams: int = option(1, "Width of the beam search; 1 is greedy.")
-    max_new_tokens: int = option(48, "Longest transcript, in tokens.")
     snr: float | None = option(None, "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]")
     noise: str = option("babble", "babble of 30 of the file's own voices at a time, white, or a folder of sounds.")
-    normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.")
-    max_frames: int = option(3000, "Video frames in a batch.")
-    seed: int = option(1, "Seed of the noise.")
-    device: str = option("auto", "auto, cpu or cuda.")
     out: str | None = option(None, "Write the hypotheses here, as JSON lines.")
-
-    def __post_init__(self):
-        known_normaliser(self.normaliser)
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluateSettings(Decoding):
     """The options of `omni-avsr evaluate`."""
 
-    checkpoint: str | None = option(
-        None, "A run, a model's folder or hub id, or tiny.  [default: the newest under runs/, else tiny]"
-    )
-    data: str | None = option(None, "Label file.  [default: the toy corpus's test clips]")
-    root: str | None = option(None, "Folder that the file's paths start from.  [default: as its format has it]")
-    format: str | None = option(None, "The label file's format, where it is not guessed right.  [default: guessed]")
-    tokens: str | None = option(
-        None, "What names token ids: a list of pieces and ids, or Auto-AVSR's .model beside it."
-    )
-    toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.")
-    toy_clips: int = option(1600, "Size of the toy corpus, of which an eighth more are test clips.")
     tasks: str | None = option(None, "Such as asr,avsr.  [default: the model's]")
     audio_rates: str | None = option(None, "Such as 4,16.  [default: the trained ones]")
     video_rates: str | None = option(None, "Such as 2,5.  [default: the trained ones]")
     snr: str = option("clean", "Signal-to-noise ratios in dB, such as clean,10,5,0,-5.")
     noise: str = option("babble", "Kinds: babble of the file's own voices, white, or folders of sounds.")
-    beams: int = option(1, "Width of the beam search; 1 is greedy.")
-    max_new_tokens: int = option(48, "Longest transcript, in tokens.")
-    normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.")
-    max_frames: int = option(3000, "Video frames in a batch.")
-    seed: int = option(1, "Seed of the noise.")
-    device: str = option("auto", "auto, cpu or cuda.")
     out: str = option("runs/evaluate", "Folder for results.json, hypotheses.jsonl and report.html.")
 
     def __post_init__(self):
-        known_normaliser(self.normaliser)
+        super().__post_init__()
         if self.tasks == "vsr" and "clean" not in self.snr.split(","):
             raise ValueError("lips do not hear noise: add clean to --snr")
 
@@ -196,12 +186,6 @@ class EvaluateSettings:
         ratios = self.snr.split(",")
         noisy = [(kind, _ratio(snr)) for kind in self.noise.split(",") for snr in ratios if snr != "clean"]
         return [*([None] if "clean" in ratios else []), *noisy]
-
-
-def known_normaliser(name: str) -> None:
-    """Refuses what would else be noticed after hours of decoding."""
-    if name not in NORMALISERS:
-        raise ValueError(f"unknown normaliser {name!r}; available: {', '.join(NORMALISERS)}")
 
 
 def _ratio(text: str) -> float:

@@ -191,7 +191,7 @@ class Batches:
         settings, towers = self.settings, {k: t for k, t in self.model.config.towers.items() if k != "llm"}
         augmented = (settings.noise_probability, settings.noise_snr, settings.audio_mask, settings.video_mask)
         clips = [(str(clip.video.absolute()), clip.text) for clip in dataset.clips]
-        key = repr((towers, augmented, settings.seed, settings.max_frames, copies, clips))
+        key = repr((self.streams, towers, augmented, settings.seed, settings.max_frames, copies, clips))
         file = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
         if file.is_file():
             return Cached(torch.load(file, weights_only=True))

@@ -26,7 +26,9 @@ def toy(tower_folders, tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(towers, "SHIPPED", tmp_path / "tiny")
     monkeypatch.setenv("OMNI_AVSR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     small = {"projector_width": 8, "lora_rank": 2, "lora_targets": "q_proj", "logger": "none", "valid_clips": 1}
-    monkeypatch.setattr(common, "TOY", replace(common.TOY, **small, toy_clips=32, cache_copies=1, max_frames=400))
+    monkeypatch.setattr(
+        common, "TOY", replace(common.TOY, **small, toy_clips=32, feature_cache=str(tmp_path / "f"), max_frames=400)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

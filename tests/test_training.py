@@ -165,3 +165,10 @@ def test_a_task_alone_reads_what_it_takes(settings, files, monkeypatch, task, un
     folder = fit(replace(settings, method="llama-avsr", tasks=task, cache_copies=copies))
     _, row, failed = decode_file(DecodeSettings(task=task, checkpoint=str(folder), data=files["train"]))
     assert (failed, row["clips"]) == (0, 24)
+
+
+def test_kept_features_are_of_what_a_run_takes(settings, tmp_path):
+    keep = {"cache_copies": 1, "feature_cache": str(tmp_path / "features")}
+    fit(replace(settings, **keep, method="llama-avsr", tasks="asr", out=str(tmp_path / "first")))
+    fit(replace(settings, **keep, out=str(tmp_path / "second")))
+    assert len(list((tmp_path / "features").iterdir())) == 2
