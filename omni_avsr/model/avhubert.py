@@ -1,12 +1,39 @@
 """AV-HuBERT's video path: a 3-D convolution, a ResNet-18 with PReLU, and Hugging Face's HuBERT transformer layers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from transformers import AutoModel, PreTrainedModel
 from transformers.models.hubert.modeling_hubert import HubertEncoder, HubertEncoderStableLayerNorm
 
 from omni_avsr.model.config import AVHubertConfig
 from omni_avsr.tasks import CROP_SIZE
+
+CHUNK = {"cpu": 32}  # frames that fit a core's cache; other devices take more
+LARGE_CHUNK = 2048
+Layer = Callable[[Tensor], Tensor]
+
+
+def convolution(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> Layer:
+    """A convolution and its BatchNorm, folded into one if both are frozen. A Conv3d takes its frames as channels."""
+    weight = conv.weight.flatten(1, -3)  # (out, in, height, width)
+    stride, padding = conv.stride[-2:], tuple(int(p) for p in conv.padding[-2:])
+    if norm.training or weight.requires_grad:
+        known = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        options = (norm.training, norm.momentum or 0.0, norm.eps)
+        return lambda x: F.batch_norm(F.conv2d(x, weight, None, stride, padding), *known, *options)
+    folded, bias = _fold(weight, norm)
+    return lambda x: F.conv2d(x, folded, bias, stride, padding)
+
+
+def _fold(weight: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+    statistics = (norm.running_mean.float(), norm.running_var.float(), norm.eps, norm.weight.float(), norm.bias.float())
+    folded, bias = fuse_conv_bn_weights(weight.float(), None, *statistics)
+    return folded.to(weight.dtype, memory_format=torch.channels_last), bias.to(weight.dtype)
 
 
 class Block(nn.Module):
@@ -24,13 +51,15 @@ class Block(nn.Module):
         shortcut = () if same else (nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
         self.downsample = nn.Sequential(*shortcut)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(out)) + self.downsample(x))
+    def ready(self) -> Layer:
+        """What it computes, with its weights as they are now."""
+        first, second = convolution(self.conv1, self.bn1), convolution(self.conv2, self.bn2)
+        beside = convolution(*self.downsample) if len(self.downsample) else nn.Identity()
+        return lambda x: self.relu2(second(self.relu1(first(x))).add_(beside(x)))
 
 
 class FrontEnd(nn.Module):
-    """Frames to vectors; only the 3-D convolution looks beyond its own frame, two to each side."""
+    """Frames to vectors; only the first convolution looks beyond its own frame, two to each side."""
 
     def __init__(self, widths: list[int] | tuple[int, ...], stride: int):
         super().__init__()
@@ -44,10 +73,25 @@ class FrontEnd(nn.Module):
             *(nn.Sequential(Block(a, b, 1 if i == 0 else 2), Block(b, b, 1)) for i, (a, b) in enumerate(pairs))
         )
 
-    def forward(self, video: Tensor) -> Tensor:
-        x = self.relu3d(self.bn3d(self.conv3d(video[:, None])))  # (B, T, H, W) -> (B, C, T, H / stride, W / stride)
-        x = self.pool(x.transpose(1, 2).flatten(0, 1))  # (B * T, C, H / stride / 2, ...)
-        return self.trunk(x).mean((2, 3)).unflatten(0, video.shape[:2])  # (B, T, C)
+    def forward(self, video: Tensor, valid: Tensor) -> Tensor:
+        """Vectors (B, T, C) of the frames (B, T, H, W) that are valid (B, T), and zeros elsewhere."""
+        stem, blocks = (
+            convolution(self.conv3d, self.bn3d),
+            [m.ready() for m in self.trunk.modules() if isinstance(m, Block)],
+        )
+        windows = F.pad(video, (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1)  # (B, T, H, W, 5), a view
+        places = valid.nonzero()
+        size = len(places) if self.training else CHUNK.get(video.device.type, LARGE_CHUNK)
+        vectors = []
+        for chunk in places.split(size):
+            x = self.pool(
+                self.relu3d(stem(windows[chunk[:, 0], chunk[:, 1]].permute(0, 3, 1, 2)))
+            )  # (n, C, H / 4, ...)
+            for block in blocks:
+                x = block(x)
+            vectors.append(x.mean((2, 3)))
+        seen = torch.cat(vectors)  # (N, C)
+        return seen.new_zeros(*valid.shape, seen.shape[1]).index_put(places.unbind(1), seen)
 
 
 class AVHubertEncoder(PreTrainedModel):
@@ -76,7 +120,8 @@ class AVHubertEncoder(PreTrainedModel):
         valid = None if padding_mask is None else ~padding_mask
         if valid is not None and self.config.blank_padding:
             video = video * valid[..., None, None]
-        seen = self.video_proj(self.frontend(video.to(self.dtype)))  # (B, T, 88, 88) -> (B, T, D)
+        real = video.new_ones(video.shape[:2], dtype=torch.bool) if valid is None else valid
+        seen = self.video_proj(self.frontend(video.to(self.dtype), real))  # (B, T, 88, 88) -> (B, T, D)
         fused = self.fused_proj(self.layer_norm(torch.cat([torch.zeros_like(seen), seen], -1)))
         return self.encoder(fused, attention_mask=valid).last_hidden_state  # (B, T, D)
 

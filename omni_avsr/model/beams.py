@@ -41,11 +41,11 @@ class Steps:
         self.positions = (mask.cumsum(1) - 1).clamp(min=0)
         self.inputs = {"inputs_embeds": embeds}
 
-    def log_probs(self) -> Tensor:
-        """Log-probabilities (rows, vocabulary) of the next token."""
+    def best(self, count: int) -> tuple[Tensor, Tensor]:
+        """The best next tokens of each row: their log-probabilities and they themselves, (rows, count) both."""
         state = {"attention_mask": self.mask, "position_ids": self.positions, "past_key_values": self.cache}
         hidden = self.decoder(**self.inputs, **state, use_cache=True).last_hidden_state[:, -1]
-        return self.head(hidden).float().log_softmax(-1)
+        return self.head(hidden).float().log_softmax(-1).topk(count)
 
     def advance(self, rows: Tensor, tokens: Tensor) -> None:
         """Goes on from these rows, which may be fewer or more, with one token each."""
@@ -70,9 +70,10 @@ def beam_search(
     scores = torch.zeros(batch, 1, device=device)  # (C, k) of the running hypotheses: one, then `beams`
     ids = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)  # (C, k, t)
     for length in range(1, max_new_tokens + 1):
-        totals = scores[..., None] + steps.log_probs().unflatten(0, scores.shape)  # (C, k, vocabulary)
-        best, flat = totals.flatten(1).topk(2 * beams)  # enough for `beams` to go on should all others end
-        origins, tokens = flat // totals.shape[2], flat % totals.shape[2]  # (C, 2 * beams)
+        log_probs, words = steps.best(2 * beams)  # enough for `beams` to go on should all others end
+        totals = scores[..., None] + log_probs.unflatten(0, scores.shape)  # (C, k, 2 * beams)
+        best, flat = totals.flatten(1).topk(2 * beams)
+        origins, tokens = flat // totals.shape[2], words.view(len(clips), -1).gather(1, flat)  # (C, 2 * beams)
         grown = torch.cat([ids.gather(1, origins[..., None].expand(-1, -1, length - 1)), tokens[..., None]], 2)
         ends = tokens == eos
         ended = best.masked_fill(~ends, -torch.inf)[:, :beams] / length  # an end below the first `beams` does not count

@@ -15,6 +15,19 @@ def length_mask(lengths: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=lengths.device) < lengths[:, None]  # (B,) -> (B, width)
 
 
+def similar(lengths: Tensor, at_once: bool = False) -> list[tuple[Tensor, int]]:
+    """Rows in groups of about one length, each with its longest. Other devices than a CPU take all at once."""
+    order = lengths.argsort()
+    if at_once or lengths.device.type != "cpu":
+        return [(order.sort().values, int(lengths.max()))]
+    groups: list[list[int]] = [[]]
+    for row in order.tolist():
+        if groups[-1] and lengths[row] > 1.25 * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return [(torch.tensor(rows).sort().values, int(lengths[rows].max())) for rows in groups]
+
+
 def compress(features: Tensor, lengths: Tensor, rate: int, stack: bool, keep_tail: bool) -> Tensor:
     """Windows of `rate` frames averaged, or stacked, over the true frames of each clip."""
     features = features.masked_fill(~length_mask(lengths, features.shape[1])[..., None], 0)

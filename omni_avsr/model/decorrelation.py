@@ -20,10 +20,7 @@ def middle_layers(layers: nn.ModuleList):
             hook.remove()
 
 
-def sink_loss(outputs: list[Tensor], media: Tensor) -> Tensor:
-    """Mean squared cosine between the first position and the media positions, over the collected layers."""
-    losses = []
-    for hidden in outputs:  # (B, L, D)
-        cosine = torch.cosine_similarity(hidden[:, :1].float(), hidden.float(), dim=-1)  # (B, L)
-        losses.append(cosine[media].square().sum() / media.sum().clamp(min=1))
-    return torch.stack(losses).mean()
+def sink_losses(outputs: list[Tensor], media: Tensor) -> Tensor:
+    """Squared cosines between the first position and each media position, over the collected layers."""
+    cosines = [torch.cosine_similarity(h[:, :1].float(), h.float(), dim=-1)[media] for h in outputs]  # (B, L) -> (n,)
+    return torch.cat([*cosines, media.new_zeros(0, dtype=torch.float32)]).square()

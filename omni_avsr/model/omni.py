@@ -18,9 +18,10 @@ from transformers.utils import ModelOutput
 from omni_avsr import methods
 from omni_avsr.model import adapters, checkpoint, towers
 from omni_avsr.model.beams import beam_search
-from omni_avsr.model.compress import Compressor, length_mask
+from omni_avsr.model.compress import Compressor, length_mask, similar
 from omni_avsr.model.config import PLACEHOLDERS, TASK_TOKENS, OmniAVSRConfig
-from omni_avsr.model.decorrelation import middle_layers, sink_loss
+from omni_avsr.model.decorrelation import middle_layers, sink_losses
+from omni_avsr.model.loss import label_loss
 from omni_avsr.model.whisper import encode_audio
 from omni_avsr.tasks import audio_frames
 
@@ -29,11 +30,11 @@ MEDIA = {"audio", "audio_lengths", "video", "video_lengths"}
 
 @dataclass
 class OmniAVSROutput(ModelOutput):
-    """The loss, its parts, and the logits at the positions that have a label."""
+    """The loss and its part; without labels the logits of the last position."""
 
     loss: Tensor | None = None
     sink_loss: Tensor | None = None
-    logits: Tensor | None = None  # (labels, vocabulary); (B, vocabulary) of the last position without labels
+    logits: Tensor | None = None  # (B, vocabulary)
 
 
 class OmniAVSR(PreTrainedModel):
@@ -162,16 +163,24 @@ class OmniAVSR(PreTrainedModel):
                 raise ValueError(f"this model has no {modality} tower: it does {', '.join(self.config.tasks)} alone")
         if audio is not None:
             samples = _lengths(audio, audio_lengths).tolist()
-            frames = torch.tensor(
-                [audio_frames(n, self.config.exact_audio_length) for n in samples], device=audio.device
-            )
-            padded = self.config.audio_context == "padded"
-            features["audio"] = encode_audio(self.audio_encoder, audio, frames, padded), frames
+            frames = [audio_frames(n, self.config.exact_audio_length) for n in samples]
+            features["audio"] = self._hear(audio, torch.tensor(frames, device=audio.device))
         if video is not None:
-            frames = _lengths(video, video_lengths)
-            padding = ~length_mask(frames, video.shape[1])
-            features["video"] = self.video_encoder(video, padding if padding.any() else None), frames
+            features["video"] = self._see(video, _lengths(video, video_lengths))
         return features
+
+    def _hear(self, audio: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        padded = self.config.audio_context == "padded"
+        groups = similar(frames, at_once=padded)
+        parts = [encode_audio(self.audio_encoder, audio[rows], frames[rows], padded) for rows, _ in groups]
+        return _together(parts, groups), frames
+
+    def _see(self, video: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        groups, parts = similar(frames), []
+        for rows, width in groups:
+            padding = ~length_mask(frames[rows], width)
+            parts.append(self.video_encoder(video[rows, :width], padding if padding.any() else None))
+        return _together(parts, groups), frames
 
     def embed(
         self,
@@ -221,19 +230,27 @@ class OmniAVSR(PreTrainedModel):
         """
         llm = adapters.plain(self.llm)
         embeds = self.embed(input_ids, task, **routing)
-        with middle_layers(llm.get_decoder().layers if self.config.sink_loss_weight else nn.ModuleList()) as outputs:
-            decoded = llm.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)
-        hidden = decoded.last_hidden_state  # (B, L, D)
         if labels is None:
-            return OmniAVSROutput(logits=llm.get_output_embeddings()(hidden[:, -1]))
-        kept = labels[:, 1:] != -100
-        logits = llm.get_output_embeddings()(hidden[:, :-1][kept]).float()  # (kept, vocabulary)
-        loss = F.cross_entropy(logits, labels[:, 1:][kept])
+            decoded = llm.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)
+            return OmniAVSROutput(logits=llm.get_output_embeddings()(decoded.last_hidden_state[:, -1]))
+        layers = llm.get_decoder().layers if self.config.sink_loss_weight else nn.ModuleList()
+        media = torch.isin(
+            input_ids, input_ids.new_tensor([self.config.special_tokens[t] for t in PLACEHOLDERS.values()])
+        )
+        hidden, targets, sinks = [], [], []
+        for rows, width in similar(1 + attention_mask.cumsum(1).argmax(1)):
+            part = {"inputs_embeds": embeds[rows, :width], "attention_mask": attention_mask[rows, :width]}
+            with middle_layers(layers) as outputs:
+                decoded = llm.get_decoder()(**part, use_cache=False)
+            labelled = labels[rows, 1:width] != -100
+            hidden.append(decoded.last_hidden_state[:, :-1][labelled])  # (n, D)
+            targets.append(labels[rows, 1:width][labelled])
+            sinks.append(sink_losses(outputs, media[rows, :width]))
+        loss = label_loss(llm.get_output_embeddings(), torch.cat(hidden), torch.cat(targets))
         if not self.config.sink_loss_weight:
-            return OmniAVSROutput(loss=loss, logits=logits)
-        media_ids = [self.config.special_tokens[token] for token in PLACEHOLDERS.values()]
-        sink = sink_loss(outputs, torch.isin(input_ids, input_ids.new_tensor(media_ids)))
-        return OmniAVSROutput(loss=loss + self.config.sink_loss_weight * sink, sink_loss=sink, logits=logits)
+            return OmniAVSROutput(loss=loss)
+        sink = torch.cat(sinks).mean()
+        return OmniAVSROutput(loss=loss + self.config.sink_loss_weight * sink, sink_loss=sink)
 
     def generate(self, *batch: Any, **options: Any) -> Tensor:
         """The transcripts' ids (B, new), ended by eos and padded; greedy with one beam, never sampled.
@@ -313,6 +330,15 @@ def merge_media(embeds: Tensor, places: Tensor, tokens: Tensor, modality: str) -
 
 def _lengths(clips: Tensor, lengths: Tensor | None) -> Tensor:
     return torch.full((len(clips),), clips.shape[1], device=clips.device) if lengths is None else lengths
+
+
+def _together(parts: list[Tensor], groups: list[tuple[Tensor, int]]) -> Tensor:
+    """The rows (B, T, D) of groups, each where it was."""
+    if len(parts) == 1:
+        return parts[0]
+    widest = max(part.shape[1] for part in parts)
+    rows = torch.cat([F.pad(part, (0, 0, 0, widest - part.shape[1])) for part in parts])
+    return rows[torch.cat([rows for rows, _ in groups]).argsort()]
 
 
 def _refuse_nan(modality: str, values: Tensor, lengths: Tensor) -> None:
