@@ -6,12 +6,11 @@ A step is all three tasks at rates (4, 2): forward, backward, clip, AdamW, in fp
 """
 
 import json
+from itertools import product
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import yardstick
@@ -19,39 +18,50 @@ from omni_avsr.settings import TrainSettings
 from omni_avsr.training import Training
 
 MODULE = "benchmarks.step"
+REPEATS = 3  # whose fastest counts
 
 
 def main(
     vocabularies: Annotated[str, typer.Option(help="Sizes of the vocabulary.")] = "32000,128000",
     threads: Annotated[str, typer.Option(help="Numbers of threads.")] = "1,2",
-    repeats: Annotated[int, typer.Option(help="Steps of which the fastest counts.")] = 3,
     one: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Prints a row for each vocabulary and number of threads."""
     if one:
-        print(json.dumps(measure(int(vocabularies), one == "published", repeats)))
-        return
-    columns = "vocabulary", "threads", "published: CPU s", "MiB", "ours: CPU s", "MiB", "faster", "memory", "of peak"
-    table = Table(*columns, title=yardstick.machine(threads))
-    for vocabulary in vocabularies.split(","):
-        for count in map(int, threads.split(",")):
-            arguments = ("--vocabularies", vocabulary, "--repeats", repeats, "--one")
-            old, new = (
-                json.loads(yardstick.apart(MODULE, *arguments, way, threads=count)) for way in ("published", "ours")
-            )
-            cells = f"{old['cpu']:.1f}", f"{old['mib']:.0f}", f"{new['cpu']:.2f}", f"{new['mib']:.0f}"
-            ratios = f"{old['wall'] / new['wall']:.1f} x", f"{new['mib'] / old['mib']:.2f}", f"{new['share']:.0%}"
-            table.add_row(vocabulary, str(count), *cells, *ratios)
-    Console().print(table)
+        print(json.dumps(measure(int(vocabularies), one)))
+    else:
+        yardstick.show(sheet(vocabularies, threads))
 
 
-def measure(vocabulary: int, published: bool, repeats: int) -> dict[str, float]:
+def sheet(vocabularies: str, threads: str) -> yardstick.Sheet:
+    """What was measured."""
+    rows = []
+    for vocabulary, count in product(vocabularies.split(","), map(int, threads.split(","))):
+        arguments = (MODULE, "--vocabularies", vocabulary, "--one")
+        old, new, less = (
+            yardstick.apart(*arguments, way, threads=count) for way in ("published", "ours", "checkpointing")
+        )
+        times = f"{old['cpu']:.1f}", f"{new['cpu']:.1f}", f"{old['wall'] / new['wall']:.1f}"
+        sizes = f"{old['mib']:.0f}", f"{new['mib']:.0f}", f"{new['mib'] / old['mib']:.2f}"
+        frugal = f"{less['cpu']:.1f}", f"{less['mib'] / old['mib']:.2f}"
+        rows.append((vocabulary, str(count), *times, *sizes, f"{new['share']:.0%}", *frugal))
+    columns = (
+        "vocabulary", "threads", "published: CPU s", "ours: CPU s", "times faster", "published: MiB", "ours: MiB",
+        "share of memory", "of the GEMM peak", "checkpointing: CPU s", "share of memory",
+    )  # fmt: skip
+    return yardstick.Sheet(f"A training step, {yardstick.machine(threads)}", columns, rows)
+
+
+def measure(vocabulary: int, way: str) -> dict[str, float]:
     """Seconds of the fastest step, the process's peak memory, and the share of what matrix products reach."""
-    step = Step(*yardstick.model_and_processor(vocabulary, published))
-    wall, cpu = min(yardstick.timed(step) for _ in range(repeats))
+    step = Step(*yardstick.model_and_processor(vocabulary, way == "published"))
+    if way == "checkpointing":
+        step.training.model.activation_checkpointing_enable()
+    wall, cpu = min(yardstick.timed(step) for _ in range(REPEATS))
     mib = yardstick.peak_mib()
     with FlopCounterMode(display=False) as counter:
-        step()
+        if way != "published":
+            step()
     return {"wall": wall, "cpu": cpu, "mib": mib, "share": counter.get_total_flops() / wall / yardstick.gemm_peak()}
 
 
@@ -68,8 +78,8 @@ class Step:
             "media": processor.media(clips["audio"], clips["video"]), "text": clips["text"], "seconds": list(seconds)
         }  # fmt: skip
 
-    def __call__(self) -> None:
-        self.training.training_step(self.batch, 0).backward()
+    def __call__(self, number: int = 0) -> None:
+        self.training.training_step(self.batch, number).backward()
         trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         self.optimizer.step()

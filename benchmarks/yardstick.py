@@ -4,16 +4,18 @@ The sizes are small enough for a laptop and have the shape of the published mode
 at full width, and the vocabulary is as large as Llama's.
 """
 
+import json
 import os
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, WhisperConfig
@@ -21,6 +23,7 @@ from transformers import AutoTokenizer, LlamaConfig, WhisperConfig
 from omni_avsr.model import AVHubertConfig, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import plain
 from omni_avsr.model.towers import locate
+from omni_avsr.run import quiet
 from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE, VIDEO_FPS
 
 SECONDS = (2.0, 2.4, 3.0, 3.6, 4.0, 4.6, 5.2, 6.0)
@@ -58,6 +61,7 @@ def model_and_processor(
     vocabulary: int = 32_000, published: bool = False, width: int = 512, **settings: Any
 ) -> tuple[OmniAVSR, OmniAVSRProcessor]:
     """Whisper 4 x 256, AV-HuBERT 4 x 256 behind the full ResNet-18, Llama 4 x width, omni-avsr-st."""
+    quiet()
     torch.manual_seed(0)
     heads = {"num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 4 * width}
     llm = LlamaConfig(hidden_size=width, num_hidden_layers=4, vocab_size=vocabulary, **heads)
@@ -96,19 +100,48 @@ def timed(work: Callable[[], Any]) -> tuple[float, float]:
 
 def peak_mib() -> float:
     """The most memory that this process has held."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss is that of the process that started this one, if it was larger
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return _status("VmHWM")
 
 
-def apart(module: str, *arguments: object, threads: int = 1) -> str:
-    """What a benchmark prints in a process of its own, so that peak memory is its own."""
+def resident_mib() -> float:
+    """The memory that this process holds."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    # resource.getrusage would give the peak of the process that started this one, if it was larger
+    return int(Path("/proc/self/status").read_text().partition(f"{name}:")[2].split()[0]) / 1024
+
+
+def apart(module: str, *arguments: object, threads: int) -> dict[str, float]:
+    """What a benchmark measures in a process of its own, so that peak memory is its own."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout)
 
 
 def machine(threads: object) -> str:
     """The machine, by cores and torch version."""
-    return f"{os.cpu_count()} cores, torch {torch.__version__}; threads: {threads}"
+    return f"{os.cpu_count()} cores, torch {torch.__version__}, threads: {threads}"
+
+
+class Sheet(NamedTuple):
+    """What a benchmark measured."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """It as Markdown."""
+        lines = [self.columns, ["---:" for _ in self.columns], *self.rows]
+        return "\n".join([f"{self.title}:\n", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def show(sheet: Sheet) -> None:
+    """Prints it."""
+    table = Table(*sheet.columns, title=sheet.title)
+    for row in sheet.rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -161,6 +161,8 @@ def decode_file(settings: DecodeSettings, report: Report = silent) -> tuple[Deco
     """What `omni-avsr decode` does: the hypotheses, their results row, and how many clips could not be read."""
     model, processor, name = load(settings.checkpoint, settings.device)
     rates = model.config.choose(settings.task, settings.audio_rate, settings.video_rate)
+    if settings.merge:
+        model = model.merge(settings.task, settings.audio_rate, settings.video_rate)
     clips, file = clips_to_decode(settings, report)
     noise = None if settings.snr is None else make_noise(settings.noise, settings.snr, clips, settings.seed)
     route = (settings.task, rates.get("audio"), rates.get("video"))

@@ -43,6 +43,7 @@ class TrainSettings:
     video_lora_alpha: float = option(32.0, "Its alpha.")
     projector_width: int = option(256, "Width of the projectors.")
     sink_loss_weight: float = option(0.0, "Weight of the attention-sink decorrelation loss.")
+    audio_context: str = option("clip", "What Whisper runs on: clip, or padded to 30 s, as published.")
 
     data: str | None = option(None, "Label file of the training clips.  [default: the toy corpus]")
     valid: str | None = option(None, "Label file of the validation clips.  [default: the toy corpus's]")
@@ -72,6 +73,7 @@ class TrainSettings:
     cache_copies: int = option(1, "Augmented copies encoded once and kept; 0 encodes at every step.")
     feature_cache: str | None = option(None, "Folder to keep encoded copies in, for runs on the same data and towers.")
     gradient_checkpointing: bool = option(False, "Recompute the LLM's layers in the backward pass: less memory.")
+    compile: bool = option(False, "Compile the LLM's layers, which takes a minute or more at the start.")
 
     valid_every: int = option(0, "Steps between validations; 0 validates at the end alone.")
     keep: int = option(0, "Checkpoints of the last validations to keep, for `omni-avsr average`.")
@@ -121,6 +123,7 @@ class TrainSettings:
             "video_lora_alpha",
             "projector_width",
             "sink_loss_weight",
+            "audio_context",
         )
         return {"method": self.method, **chosen, **{name: getattr(self, name) for name in names}}
 
@@ -161,6 +164,7 @@ class DecodeSettings(Decoding):
     video_rate: int | None = option(None, "Video frames per token.  [default: the first trained]")
     snr: float | None = option(None, "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]")
     noise: str = option("babble", "babble of 30 of the file's own voices at a time, white, or a folder of sounds.")
+    merge: bool = option(False, "Add the task's adapters into the LLM's weights first: a copy of it, and faster.")
     out: str | None = option(None, "Write the hypotheses here, as JSON lines.")
 
 

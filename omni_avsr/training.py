@@ -104,7 +104,8 @@ class Training(lightning.LightningModule):
         assert len(matrices) + len(vectors) == len(trained)
         decay = self.settings.weight_decay
         groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr, betas=(0.9, 0.98))
+        fused = self.device.type == "cuda"
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr, betas=(0.9, 0.98), fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -250,6 +251,8 @@ def fit(settings: TrainSettings, report: Report = silent) -> Path:
     train, valid = _clips(settings, report)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
+    if settings.compile:
+        model.compile_layers()
     data = Batches(model, processor, settings, report)
     batches = data.training(train), data.validation(valid)
     run = start_run(settings.out, settings)
