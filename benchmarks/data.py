@@ -53,7 +53,9 @@ def loader(workers: int) -> DataLoader:
     model, processor = yardstick.model_and_processor()
     clips = manifest.read(toy_corpus("open", CLIPS, silent)["train"])
     settings = TrainSettings(workers=workers, cache_copies=0, max_frames=1200, audio_mask=0.4, video_mask=0.4)
-    return Batches(model, processor, settings, silent).training(clips)
+    batches = Batches(model, processor, settings, silent)
+    batches.prepare(clips, [])
+    return batches.training()
 
 
 def reading() -> dict[str, float]:

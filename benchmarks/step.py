@@ -7,6 +7,7 @@ A step is all three tasks at rates (4, 2): forward, backward, clip, AdamW, in fp
 
 import json
 from itertools import product
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import torch
@@ -70,12 +71,13 @@ class Step:
 
     def __init__(self, model, processor, seconds: tuple[float, ...] = yardstick.SECONDS, **settings: Any):
         options = {"cache_copies": 0, "audio_rates": "4", "video_rates": "2", "rates_in_a_step": "fixed", **settings}
-        self.training = Training(model.train(), processor, TrainSettings(**options))
+        self.training = Training(model.train(), processor, TrainSettings(**options), SimpleNamespace(clips=[None]))
         self.training.log_dict = lambda *_, **__: None
         self.optimizer = self.training.configure_optimizers()["optimizer"]
         clips = yardstick.clips(seconds)
         self.batch = {
-            "media": processor.media(clips["audio"], clips["video"]), "text": clips["text"], "seconds": list(seconds)
+            "media": processor.media(clips["audio"], clips["video"]), "text": clips["text"],
+            "seconds": list(seconds), "unreadable": [],
         }  # fmt: skip
 
     def __call__(self, number: int = 0) -> None:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, WhisperConfig
@@ -141,7 +139,4 @@ class Sheet(NamedTuple):
 
 def show(sheet: Sheet) -> None:
     """Prints it."""
-    table = Table(*sheet.columns, title=sheet.title)
-    for row in sheet.rows:
-        table.add_row(*row)
-    Console().print(table)
+    print(sheet.markdown(), flush=True)

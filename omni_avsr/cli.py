@@ -1,18 +1,17 @@
 """The command line. Torch is imported inside the commands, so that --help answers at once."""
 
-import inspect
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from omni_avsr.options import takes
 from omni_avsr.run import quiet
 from omni_avsr.settings import (
     CheckSettings,
@@ -31,6 +30,7 @@ from omni_avsr.terminal import (
     complain,
     say,
     show_differences,
+    show_finding,
     show_findings,
     show_info,
     show_quality,
@@ -124,34 +124,8 @@ def convert_official(  # noqa: PLR0913 - one parameter per option of the command
     show_renamed(renamed, out)
 
 
-def _takes(settings: type) -> Callable:
-    """Gives a command one option per field of a settings class; the command gets them as one object."""
-
-    def decorate(command: Callable) -> Callable:
-        def run(**values: Any) -> None:
-            own = {name: values.pop(name) for name in [field.name for field in fields(settings)]}
-            command(settings(**own), **values)
-
-        hints = get_type_hints(settings)
-        arguments = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-        options = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=Annotated[hints[field.name], typer.Option(help=field.metadata["help"])],
-            )
-            for field in fields(settings)
-        ]
-        run.__signature__ = inspect.Signature([*arguments, *options])  # type: ignore[attr-defined]
-        run.__doc__ = command.__doc__
-        return run
-
-    return decorate
-
-
 @app.command("train")
-@_takes(TrainSettings)
+@takes(TrainSettings)
 def train(settings: TrainSettings) -> None:
     """Train a model; without options, omni-avsr-st on the toy corpus and the tiny towers."""
     from omni_avsr.training import fit
@@ -161,17 +135,15 @@ def train(settings: TrainSettings) -> None:
 
 
 @app.command("decode")
-@_takes(DecodeSettings)
+@takes(DecodeSettings)
 def decode(settings: DecodeSettings) -> None:
     """Transcribe the clips of a label file and count the errors."""
     from omni_avsr import decoding
-    from omni_avsr.evaluation import worst, write_hypotheses
+    from omni_avsr.evaluation import worst
     from omni_avsr.text import alignment
 
     quiet()
     decoded, row, failed = decoding.decode_file(settings, Bars())
-    if settings.out:
-        write_hypotheses(settings.out, decoded.hypotheses)
     for hypothesis in worst(decoded.hypotheses):
         say(f"[dim]{hypothesis.id}[/dim]")
         print(alignment(*hypothesis.scored), "\n", sep="")
@@ -188,7 +160,7 @@ def decode(settings: DecodeSettings) -> None:
 
 
 @app.command("evaluate")
-@_takes(EvaluateSettings)
+@takes(EvaluateSettings)
 def evaluate(settings: EvaluateSettings) -> None:
     """Measure every task at every rate in every noise: a table, results.json, hypotheses.jsonl and report.html."""
     from omni_avsr.decoding import evaluate
@@ -196,7 +168,7 @@ def evaluate(settings: EvaluateSettings) -> None:
     from omni_avsr.report import publish
 
     quiet()
-    rows, hypotheses = evaluate(settings, Bars())
+    rows, hypotheses = evaluate(settings, Bars(), Path(settings.out))
     publish(settings.out, rows, hypotheses, "omni-avsr: an evaluation")
     Console().print(table_one(rows, title="Word errors in percent, in the layout of Omni-AVSR's Table I"))
     say(
@@ -209,7 +181,7 @@ def evaluate(settings: EvaluateSettings) -> None:
 
 
 @app.command("scale")
-@_takes(TrainSettings)
+@takes(TrainSettings)
 def scale(
     settings: TrainSettings,
     only: Annotated[str | None, typer.Option(help="Train and measure this LLM of the list alone.")] = None,
@@ -275,8 +247,22 @@ def info(
         show_info(facts)
 
 
+@app.command("doctor")
+def doctor() -> None:
+    """Say what this machine has of what is needed, and what to do about the rest; exit code 1 if something fails."""
+    from omni_avsr.doctor import examine
+
+    quiet()
+    failed = False
+    for finding in examine():
+        show_finding(finding)
+        failed |= finding.fails
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command("demo")
-@_takes(DemoSettings)
+@takes(DemoSettings)
 def demo(settings: DemoSettings) -> None:
     """See the whole system work: corpus, training, every task at every rate, in silence and in babble."""
     from omni_avsr.demo import demo
@@ -298,7 +284,7 @@ NEXT = (
 
 
 @app.command("toy")
-@_takes(ToySettings)
+@takes(ToySettings)
 def toy(settings: ToySettings, out: Out) -> None:
     """Write a toy corpus: mp4, wav and label files in the layout that LRS3 users have."""
     from omni_avsr.data.toy import write_corpus
@@ -310,7 +296,7 @@ def toy(settings: ToySettings, out: Out) -> None:
 
 
 @data_app.command("check")
-@_takes(CheckSettings)
+@takes(CheckSettings)
 def check(
     settings: CheckSettings,
     manifest: Annotated[Path, typer.Argument(help="A label file of any layout, or a folder of media.")],
@@ -332,7 +318,7 @@ def check(
 
 
 @app.command("prepare")
-@_takes(PrepareSettings)
+@takes(PrepareSettings)
 def prepare(
     settings: PrepareSettings,
     source: Annotated[Path, typer.Argument(help="The folder of raw videos.")],
@@ -356,7 +342,7 @@ def prepare(
 
 
 @app.command("transcribe")
-@_takes(TranscribeSettings)
+@takes(TranscribeSettings)
 def transcribe(
     settings: TranscribeSettings,
     files: Annotated[list[Path], typer.Argument(help="Videos, mouth clips or sounds, or folders of them.")],

@@ -2,8 +2,9 @@
 fixed by its id, its kind, the ratio and the seed, whatever the clip is batched with."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch.utils.data import DataLoader
 from omni_avsr import media
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
-from omni_avsr.evaluation import Hypothesis, Row, result_row
+from omni_avsr.evaluation import Hypothesis, Row, result_row, write_hypotheses
+from omni_avsr.journal import Journal
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor, Route
-from omni_avsr.run import Report, counted, newest_model, silent
+from omni_avsr.run import Report, counted, locked, newest_model, silent
 from omni_avsr.settings import DecodeSettings, Decoding, EvaluateSettings, numbers
 from omni_avsr.tasks import Task
 
@@ -25,9 +27,20 @@ from omni_avsr.tasks import Task
 class Decoded:
     """What one task at its rates gave, and how long it took with its encoders."""
 
-    hypotheses: list[Hypothesis] = field(default_factory=list)
+    found: dict[int, Hypothesis] = field(default_factory=dict)  # by the clip's place in its file
     audio_seconds: float = 0.0
     decode_seconds: float = 0.0
+
+    @property
+    def hypotheses(self) -> list[Hypothesis]:
+        """Them in the order of the file."""
+        return [self.found[index] for index in sorted(self.found)]
+
+    def add(self, index: int, hypothesis: Hypothesis, audio_seconds: float, decode_seconds: float) -> None:
+        """Takes one clip."""
+        self.found[index] = hypothesis
+        self.audio_seconds += audio_seconds
+        self.decode_seconds += decode_seconds
 
     def row(self, **facts: Any) -> Row:
         """Its results row."""
@@ -77,29 +90,56 @@ def decode(
     settings: Decoding,
     noise: Noise | None = None,
     report: Report = silent,
+    journal: Journal | None = None,
 ) -> dict[Route, Decoded]:
-    """Each route's hypotheses of all clips that can be read; the encoders run once for all routes."""
-    condition = (noise.kind, noise.snr) if noise else (None, None)
+    """Each route's hypotheses of all clips that can be read; the encoders run once for all routes.
+
+    Clips of the journal are not decoded again.
+    """
+    condition = (noise.snr, noise.kind) if noise else (None, None)
     streams = model.config.streams([task for task, *_ in routes])
-    kind = "folder" if noise and Path(noise.kind).is_dir() else condition[0]  # wherever the folder is
-    dataset = loading.ClipDataset(clips, noise, (settings.seed, kind, condition[1]), streams)
-    batches = loading.buckets([clip.frames for clip in clips], settings.max_frames)
-    loader = DataLoader(dataset, batch_sampler=[[(i, 0) for i in b] for b in batches], collate_fn=_readable)
-    decoded = {route: Decoded() for route in routes}
+    kind = "folder" if noise and Path(noise.kind).is_dir() else condition[1]  # wherever the folder is
+    dataset = loading.ClipDataset(clips, noise, (settings.seed, kind, condition[0]), streams)
+    journal = journal or Journal(None)
+    decoded = _known(journal, routes, condition)
+    rest = [i for i in range(len(clips)) if any(i not in known.found for known in decoded.values())]
+    buckets = loading.buckets([clips[i].frames for i in rest], settings.max_frames) if rest else []
+    loader = DataLoader(dataset, batch_sampler=[[(rest[i], 0) for i in b] for b in buckets], collate_fn=_readable)
     name = f"Decoding {noise.kind} {noise.snr:g} dB" if noise else "Decoding"
-    for batch in counted(loader, name, len(batches), report):
+    for batch in counted(loader, name, len(buckets), report):
         if batch:
-            _decode_batch(
-                model, processor, [(clips[clip["keys"][0]], clip) for clip in batch], decoded, settings, condition
+            found = _decode_batch(
+                model, processor, [(clips[clip["keys"][0]], clip) for clip in batch], routes, settings
             )
+            lines = [{**line, "snr": condition[0], "noise": condition[1]} for line in found]
+            journal.add(lines)
+            for line in lines:
+                _take(decoded, line)
     return decoded
 
 
-def _readable(clips: list[dict | None]) -> list[dict]:
-    return [clip for clip in clips if clip is not None]
+def _known(journal: Journal, routes: Sequence[Route], condition: tuple) -> dict[Route, Decoded]:
+    """What a journal has of these routes in this noise."""
+    decoded = {route: Decoded() for route in routes}
+    for line in journal.lines:
+        if (line["snr"], line["noise"]) == condition:
+            _take(decoded, line)
+    return decoded
 
 
-def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settings: Decoding, condition) -> None:
+def _take(decoded: dict[Route, Decoded], line: dict[str, Any]) -> None:
+    line = {**line, "task": Task(line["task"])}
+    index, spoken, spent = (line.pop(name) for name in ("index", "audio_seconds", "decode_seconds"))
+    hypothesis = Hypothesis(**line)
+    decoded[hypothesis.setting].add(index, hypothesis, spoken, spent)
+
+
+def _readable(clips: list[dict | loading.Unreadable]) -> list[dict]:
+    return [clip for clip in clips if not isinstance(clip, loading.Unreadable)]
+
+
+def _decode_batch(model, processor, batch, routes: Sequence[Route], settings: Decoding) -> Iterator[dict[str, Any]]:
+    """A line for each route and clip."""
     read = [clip for _, clip in batch]
     inputs = processor.media(loading.stream(read, "audio"), loading.stream(read, "video"), training=False)
     inputs = {name: values.to(model.device) for name, values in inputs.items()}
@@ -109,16 +149,26 @@ def _decode_batch(model, processor, batch, decoded: dict[Route, Decoded], settin
         started = _now(model)
         features |= model.encode(**{name: inputs[name] for name in (modality, f"{modality}_lengths")})
         spent[modality] = _now(model) - started
-    for (task, audio_rate, video_rate), result in decoded.items():
+    for task, audio_rate, video_rate in routes:
         started = _now(model)
         rates = model.config.choose(task, audio_rate, video_rate)
         options = {"num_beams": settings.beams, "max_new_tokens": settings.max_new_tokens}
         texts, confidences = say(model, processor, inputs, features, task, rates, **options)
-        result.decode_seconds += _now(model) - started + sum(spent[modality] for modality in rates)
-        result.audio_seconds += sum(clip["seconds"] for _, clip in batch)
-        for (clip, _), said, confidence in zip(batch, texts, confidences, strict=True):
-            found = (Task(task), rates.get("audio"), rates.get("video"), confidence, condition[1], condition[0])
-            result.hypotheses.append(Hypothesis(clip.id, clip.text, said, *found, settings.normaliser))
+        seconds = (_now(model) - started + sum(spent[modality] for modality in rates)) / len(batch)
+        for (clip, given), said, confidence in zip(batch, texts, confidences, strict=True):
+            yield {
+                "index": given["keys"][0],
+                "id": clip.id,
+                "reference": clip.text,
+                "hypothesis": said,
+                "task": str(task),
+                "audio_rate": rates.get("audio"),
+                "video_rate": rates.get("video"),
+                "confidence": confidence,
+                "normaliser": settings.normaliser,
+                "audio_seconds": given["seconds"],
+                "decode_seconds": seconds,
+            }
 
 
 def _now(model: OmniAVSR) -> float:
@@ -158,7 +208,10 @@ def clips_to_decode(settings: Decoding, report: Report) -> tuple[list[manifest.C
 
 
 def decode_file(settings: DecodeSettings, report: Report = silent) -> tuple[Decoded, Row, int]:
-    """What `omni-avsr decode` does: the hypotheses, their results row, and how many clips could not be read."""
+    """What `omni-avsr decode` does: the hypotheses, their results row, and how many clips could not be read.
+
+    With --out the hypotheses are written there; what is decoded until then is beside it, for a run that is cut off.
+    """
     model, processor, name = load(settings.checkpoint, settings.device)
     rates = model.config.choose(settings.task, settings.audio_rate, settings.video_rate)
     if settings.merge:
@@ -166,17 +219,39 @@ def decode_file(settings: DecodeSettings, report: Report = silent) -> tuple[Deco
     clips, file = clips_to_decode(settings, report)
     noise = None if settings.snr is None else make_noise(settings.noise, settings.snr, clips, settings.seed)
     route = (settings.task, rates.get("audio"), rates.get("video"))
-    decoded = decode(model, processor, clips, [route], settings, noise, report)[route]
-    if not decoded.hypotheses:
-        raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
+    with _journal(Path(settings.out) if settings.out else None, settings, name, clips) as journal:
+        decoded = decode(model, processor, clips, [route], settings, noise, report, journal)[route]
+        if not decoded.hypotheses:
+            raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
+        if settings.out:
+            write_hypotheses(settings.out, decoded.hypotheses)
+        journal.done()
     row = decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file)
     return decoded, row, len(clips) - len(decoded.hypotheses)
 
 
-def evaluate(settings: EvaluateSettings, report: Report = silent) -> tuple[list[Row], list[Hypothesis]]:
-    """What `omni-avsr evaluate` does: the rows and hypotheses of every task, at every rate, in every noise.
+@contextmanager
+def _journal(out: Path | None, settings: Decoding, name: str, clips: Sequence[manifest.Clip]) -> Iterator[Journal]:
+    """The journal beside a file of hypotheses, this process's own; of nothing if there is no such file."""
+    if out is None:
+        yield Journal(None)
+        return
+    config = Path(name) / "config.json"
+    head: dict[str, Any] = {**asdict(settings), "checkpoint": name, "clips": [clip.id for clip in clips]}
+    head["trained"] = config.stat().st_mtime_ns if config.is_file() else None
+    for place in ("out", "device", "max_frames"):
+        head.pop(place)
+    with locked(out.parent, f".{out.name}.lock"):
+        yield Journal(out.with_name(f"{out.name}.part"), head)
 
-    A row's `unreadable` are the clips that it lacks.
+
+def evaluate(
+    settings: EvaluateSettings, report: Report = silent, out: Path | None = None
+) -> tuple[list[Row], list[Hypothesis]]:
+    """What `omni-avsr evaluate` measures: the rows and hypotheses of every task, at every rate, in every noise.
+
+    A row's `unreadable` are the clips that it lacks. With a folder, what is decoded is kept there until `publish` has
+    written all of it: an evaluation that is cut off goes on.
     """
     model, processor, name = load(settings.checkpoint, settings.device)
     routes = grid_routes(model.config, settings)
@@ -184,16 +259,17 @@ def evaluate(settings: EvaluateSettings, report: Report = silent) -> tuple[list[
     rows: list[Row] = []
     hypotheses: list[Hypothesis] = []
     noises = [make_noise(*condition, clips, settings.seed) if condition else None for condition in settings.conditions]
-    for noise in noises:
-        heard = [route for route in routes if noise is None or Task(route[0]).hears]  # lips do not hear the noise
-        if not heard:
-            continue
-        for decoded in decode(model, processor, clips, heard, settings, noise, report).values():
-            if not decoded.hypotheses:
-                raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
-            row = decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file)
-            rows.append({**row, "unreadable": len(clips) - len(decoded.hypotheses)})
-            hypotheses += decoded.hypotheses
+    with _journal(out and out / "hypotheses.jsonl", settings, name, clips) as journal:
+        for noise in noises:
+            heard = [route for route in routes if noise is None or Task(route[0]).hears]  # lips do not hear the noise
+            if not heard:
+                continue
+            for decoded in decode(model, processor, clips, heard, settings, noise, report, journal).values():
+                if not decoded.hypotheses:
+                    raise ValueError(f"none of the {len(clips)} clips of {file} could be read")
+                row = decoded.row(beams=settings.beams, seed=settings.seed, checkpoint=name, manifest=file)
+                rows.append({**row, "unreadable": len(clips) - len(decoded.hypotheses)})
+                hypotheses += decoded.hypotheses
     return rows, hypotheses
 
 

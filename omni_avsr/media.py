@@ -20,6 +20,8 @@ from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
 LONGEST_GAP = 60  # seconds without a picture or a sound that are believed
 CLOCK_ERROR = 0.04  # seconds between two sounds that are no gap
+FRAMES_MISSED = 2  # of a clip that is whole: an edit may hide some
+LARGEST_FRAME = 8192 * 8192  # pixels; a frame that says more of itself is not read
 CUT_OFF = 1.0  # seconds that a file may be shorter than it says
 TELEVISION = (ColorRange.UNSPECIFIED, ColorRange.MPEG)  # black is 16 and white 235, as in nearly all files
 LAST_FRAME = 0.2  # seconds that a last frame is shown at most
@@ -45,8 +47,11 @@ def read_video(path: Path | str) -> np.ndarray:
     with _open(path, "video") as container:
         container.streams.video[0].thread_type = "NONE"  # clips are short, and many are read at once
         frames = [_grey(frame) for frame in container.decode(video=0)]
+        announced = container.streams.video[0].frames
     if not frames:
         raise ValueError(f"{path} has a video stream without frames")
+    if len(frames) < announced - FRAMES_MISSED:
+        raise ValueError(f"{path} is damaged: {len(frames)} of {announced} frames can be read")
     return np.stack(frames)
 
 
@@ -243,8 +248,8 @@ def _start(container: av.container.InputContainer) -> float:
 
 
 def _stream(container: av.container.InputContainer, kind: str):
-    """The first stream of this kind that is no cover picture."""
-    streams = getattr(container.streams, kind)
+    """The first stream of this kind whose codec is known and that is no cover picture."""
+    streams = [s for s in getattr(container.streams, kind) if s.codec_context]
     return next((s for s in streams if not s.disposition & av.stream.Disposition.attached_pic), None)
 
 
@@ -255,6 +260,8 @@ def _open(path: Path | str, kind: str | None = None) -> Iterator[av.container.In
         with av.open(str(path), metadata_errors="replace") as container:
             if kind and not _stream(container, kind):
                 raise ValueError(f"{path} has no {kind} stream")
+            if any(s.width * s.height > LARGEST_FRAME for s in container.streams.video if s.codec_context):
+                raise ValueError(f"{path} says that its frames are larger than any video's")
             yield container
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -4,7 +4,6 @@ A clip's files are written whole or not at all, and a line in OUT/prepared/ says
 such a line is not done again.
 """
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -23,7 +22,8 @@ import numpy as np
 
 from omni_avsr import media, mouth
 from omni_avsr.data.manifest import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files, read_text, transcript
-from omni_avsr.run import Report, silent, write_text, write_whole
+from omni_avsr.journal import read_lines
+from omni_avsr.run import Report, locked, silent, write_text, write_whole
 from omni_avsr.settings import PrepareSettings
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
@@ -85,10 +85,19 @@ def prepare(source: Path, out: Path, settings: PrepareSettings, report: Report =
     if not items:
         raise ValueError(f"{source} holds no videos of {settings.dataset}" + (f", part {settings.shard}" * (count > 1)))
     journal = out / "prepared" / f"{name}_seg{settings.seconds}s_{index}of{count}.jsonl"
+    with locked(journal.parent, f".{journal.stem}.lock"):
+        records = _do(items, journal, out, name, settings, report)
+    write_labels(out, name, settings.seconds)
+    return records
+
+
+def _do(
+    items: Sequence[Item], journal: Path, out: Path, name: str, settings: PrepareSettings, report: Report
+) -> list[Record]:
+    """Makes the clips that the journal lacks."""
     done = {record.id: record for record in read_journal(journal) if record.error is None and _is_whole(out, record)}
     records = [done[item.id] for item in items if item.id in done]
     todo = [item for item in items if item.id not in done]
-    journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("a", encoding="utf-8") as lines:
         lines.write("\n" if lines.tell() else "")  # ends a line that a kill cut off
         for record in _in_processes(partial(make_clips, out=out, name=name, settings=settings), todo, settings):
@@ -96,7 +105,6 @@ def prepare(source: Path, out: Path, settings: PrepareSettings, report: Report =
             lines.flush()
             records.append(record)
             report("Preparing", len(records), len(items))
-    write_labels(out, name, settings.seconds)
     return records
 
 
@@ -106,12 +114,8 @@ def _is_whole(out: Path, record: Record) -> bool:
 
 
 def read_journal(file: Path) -> list[Record]:
-    """The records of a journal; a line that was cut off is none."""
-    records = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(Record(**json.loads(line)))
-    return records
+    """The records of a journal."""
+    return [Record(**line) for line in read_lines(file)]
 
 
 def write_labels(out: Path, name: str, seconds: int) -> list[Path]:

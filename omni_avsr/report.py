@@ -106,6 +106,7 @@ def publish(
     write_results(Path(out) / "results.json", rows)
     write_hypotheses(Path(out) / "hypotheses.jsonl", hypotheses)
     write_report(Path(out) / "report.html", rows, hypotheses, title, notes)
+    (Path(out) / "hypotheses.jsonl.part").unlink(missing_ok=True)  # what an evaluation goes on from
 
 
 def write_report(

@@ -9,14 +9,18 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 Report = Callable[[str, int, int], None]  # is told what is done, how much of it, and of how much
 Item = TypeVar("Item")
+LOCK = ".lock"
 PACKAGES = ("torch", "transformers", "peft", "lightning", "numpy", "av")
 
 
@@ -56,16 +60,37 @@ def write_text(path: Path | str, text: str) -> None:
 
 def refuse_taken(out: str | Path) -> None:
     """Refuses a run's folder that holds something."""
-    if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+    if Path(out).exists() and (not Path(out).is_dir() or any(p.name != LOCK for p in Path(out).iterdir())):
         raise ValueError(f"{out} holds another run: choose another --out, or remove it")
 
 
-def start_run(out: str | Path, settings: Any) -> Path:
-    """The new folder with its run.json."""
-    refuse_taken(out)
-    run = Path(out)
-    run.mkdir(parents=True, exist_ok=True)
-    write_text(run / "run.json", json.dumps(facts(settings), indent=1) + "\n")
+@contextmanager
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
+    """Makes the folder, or what else is named in it, this process's own; the lock ends with the process."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process is at work in {folder}") from None
+    try:
+        yield
+    finally:
+        (folder / name).unlink(missing_ok=True)
+        lock.release()
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def start_run(out: str | Path, settings: Any, resumed: Path | None = None) -> Path:
+    """The folder of a run with its run.json, which also tells when and where the run went on."""
+    run, now = Path(out), facts(settings)
+    if resumed and (run / "run.json").is_file():
+        known = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        again = {"from": str(resumed), **{name: now[name] for name in ("command", "started", "versions", "commit")}}
+        now = {**known, "resumed": [*known.get("resumed", []), again]}
+    write_text(run / "run.json", json.dumps(now, indent=1) + "\n")
     return run
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
@@ -15,6 +14,7 @@ from omni_avsr.decoding import evaluate
 from omni_avsr.evaluation import Row, Setting, finest
 from omni_avsr.inspecting import inspect
 from omni_avsr.report import STYLE, TASK_LOOKS, as_svg, new_axes, publish, write_page
+from omni_avsr.resuming import finished, refuse_other
 from omni_avsr.run import Report, silent, write_text
 from omni_avsr.settings import EvaluateSettings, TrainSettings
 from omni_avsr.tasks import Task
@@ -68,25 +68,12 @@ def one(settings: TrainSettings, llm: str) -> TrainSettings:
 
 
 def train_once(settings: TrainSettings, report: Report) -> None:
-    """A finished run, trained unless it is there; one that was cut off begins anew."""
+    """A finished run, trained unless it is there; one that was cut off goes on."""
     run = Path(settings.out)
-    if (run / "run.json").is_file():
-        _refuse_other(run, settings)
-        if (run / "model" / "config.json").is_file():
-            return
-        if any((run / "checkpoints").glob("*.ckpt")):
-            raise ValueError(f"{run} holds an unfinished run with checkpoints: remove it to train it anew")
-        shutil.rmtree(run)  # cut off before there was anything to lose
-    fit(settings, report)
-
-
-def _refuse_other(run: Path, settings: TrainSettings) -> None:
-    """Refuses a run of other settings: its figures would be shown under the wrong name."""
-    known = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]
-    given = {name: value for name, value in asdict(settings).items() if name not in ("out", "feature_cache")}
-    other = [f"{name} {known.get(name)}, not {value}" for name, value in given.items() if known.get(name) != value]
-    if other:
-        raise ValueError(f"{run} was trained with {'; '.join(other)}: choose another --out")
+    if (run / "run.json").is_file() and finished(run):
+        refuse_other(run, settings)
+    else:
+        fit(settings, report)
 
 
 def train_one(settings: TrainSettings, report: Report) -> None:
@@ -99,7 +86,7 @@ def train_one(settings: TrainSettings, report: Report) -> None:
         data = EvaluateSettings(data=settings.test, root=settings.root, format=settings.format, tokens=settings.tokens)
         toy = replace(data, toy_world=settings.toy_world, toy_clips=settings.toy_clips)
         grid = replace(toy, checkpoint=str(run), seed=settings.seed)
-        publish(run / "evaluation", *evaluate(grid, report), f"omni-avsr with {settings.llm}")
+        publish(run / "evaluation", *evaluate(grid, report, run / "evaluation"), f"omni-avsr with {settings.llm}")
 
 
 def commands(settings: TrainSettings) -> list[str]:

@@ -50,6 +50,20 @@ def show_renamed(renamed: list[tuple[str, str | None]], out: Path) -> None:
     say(f"{sum(new is not None for _, new in renamed)} tensors written to {escape(str(out))}")
 
 
+def show_finding(finding) -> None:
+    """A line of the doctor's."""
+    mark = (
+        "[green]good[/green]"
+        if not finding.remedy
+        else "[red]fails[/red]"
+        if finding.fails
+        else "[yellow]lacks[/yellow]"
+    )
+    say(f"{mark} {finding.name}: {escape(finding.found)}")
+    if finding.remedy:
+        say(f"      [bold]{escape(finding.remedy)}[/bold]")
+
+
 def show_findings(findings) -> None:
     from omni_avsr.data.check import histogram
 

@@ -4,11 +4,12 @@ A step sums passes of the LLM, one per route (a task at its rates): three when r
 rates otherwise. The encoders run once a step, or, when they are frozen, once in all.
 """
 
-import hashlib
+import json
+import logging
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,27 @@ import lightning
 import numpy
 import torch
 from lightning.pytorch import callbacks, loggers
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.distributed import all_reduce, get_world_size, is_initialized
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
-from omni_avsr import text
+from omni_avsr import resuming, text
+from omni_avsr.batches import Batches
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor, Route
-from omni_avsr.run import Report, counted, finish_run, refuse_taken, silent, start_run, write_whole
+from omni_avsr.run import Report, finish_run, locked, silent, start_run, write_text
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import Task
 
-EXPECTED = ".*(in eval mode|exists and is not empty|does not have many workers).*"  # what Lightning warns of
+log = logging.getLogger(__name__)
+
+EXPECTED = ".*(in eval mode|exists and is not empty|does not have many workers|resuming from a checkpoint).*"
+BAD_STEPS = 3  # in a row
 
 
 def routes(config: OmniAVSRConfig, mode: str, rng: numpy.random.Generator | None = None) -> list[Route]:
@@ -39,19 +49,57 @@ def routes(config: OmniAVSRConfig, mode: str, rng: numpy.random.Generator | None
     return config.routes(config.audio_rates[:1], config.video_rates[:1])
 
 
+def route_name(task: str, audio_rate: int | None, video_rate: int | None) -> str:
+    """A task at its rates, as the metrics name it: avsr(4,2)."""
+    return f"{task}({','.join(str(rate) for rate in (audio_rate, video_rate) if rate)})"
+
+
+@dataclass
+class Spent:
+    """How far a run has come, in its lives before this one too."""
+
+    batches: int = 0
+    clips: int = 0
+    speech: float = 0.0  # seconds of it
+    unreadable: dict[str, None] = field(default_factory=dict)  # ids
+    bad: int = 0  # steps that were left out
+    bad_in_a_row: int = 0
+    before: float = 0.0  # seconds of the lives before
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def time(self) -> float:
+        """Seconds of training."""
+        return self.before + time.monotonic() - self.started
+
+
 class Training(lightning.LightningModule):
     """One step of any method; validation at every trained rate."""
 
     strict_loading = False  # checkpoints hold what was trained
 
-    def __init__(self, model: OmniAVSR, processor: OmniAVSRProcessor, settings: TrainSettings):
+    def __init__(self, model: OmniAVSR, processor: OmniAVSRProcessor, settings: TrainSettings, data: Batches):
         super().__init__()
-        self.model, self.processor, self.settings = model, processor, settings
-        self.started, self.clips, self.seconds = time.monotonic(), 0, 0.0  # since when, and how much was trained on
+        self.model, self.processor, self.settings, self.data = model, processor, settings, data
+        self.spent = Spent()
+        self.random: Tensor | None = None  # the generator's state of a run that goes on
+        names = [route_name(*route) for route in model.config.routes()]
+        keys = ["wer", *(f"{what}/{name}" for what in ("loss", "wer") for name in names)]
+        self.validated: Any = torch.nn.ModuleDict({key: MeanMetric() for key in keys})
+        self.batch: dict[str, Any] = {}  # the one at hand, for who asks what went wrong
 
-    def training_step(self, batch: dict[str, Any] | None, step: int) -> Tensor | None:
-        if batch is None:
-            return None
+    def train_dataloader(self) -> DataLoader:
+        return self.data.training(self.spent.batches, self.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.data.validation(self.global_rank, self.trainer.world_size)
+
+    def training_step(self, batch: dict[str, Any], step: int) -> Tensor | None:
+        self.batch = batch
+        self._count(batch)
+        share = self._share(batch)
+        if not batch["text"]:
+            return sum(w.sum() for w in self.parameters() if w.requires_grad) * 0.0 if is_initialized() else None
         features = self._features(batch)
         weights = self.settings.weights
         plan = routes(self.model.config, self.settings.step_rates, augment.generator(self.settings.seed, "rates", step))
@@ -61,10 +109,29 @@ class Training(lightning.LightningModule):
         losses = {task: torch.stack(values).mean() for task, values in by_task.items()}
         total = torch.stack([weights[Task(task)] * loss for task, loss in losses.items()]).mean()
         self._show(batch, losses)
-        return total
+        return share * total
+
+    def _share(self, batch: dict[str, Any]) -> float:
+        """What makes the mean over processes, which DDP takes, a mean over the tokens of all of them."""
+        if not is_initialized():
+            return 1.0
+        tokens = sum(len(ids) for ids in self.processor.answers(batch["text"]))
+        total = torch.tensor(float(tokens), device=self.device)
+        all_reduce(total)
+        return tokens * get_world_size() / total.item()
 
     def _features(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         return batch["features"] if "features" in batch else self.model.encode(**batch["media"])
+
+    def _count(self, batch: dict[str, Any]) -> None:
+        spent, clips = self.spent, len(self.data.clips)
+        spent.clips, spent.speech = spent.clips + len(batch["text"]), spent.speech + sum(batch["seconds"])
+        spent.unreadable |= dict.fromkeys(batch["unreadable"])
+        if len(spent.unreadable) > self.settings.max_unreadable * clips:
+            raise ValueError(
+                f"{len(spent.unreadable)} of {clips} clips cannot be read, more than --max-unreadable "
+                f"{self.settings.max_unreadable:g}: {', '.join(spent.unreadable)}"
+            )
 
     def _loss(self, batch, features, task: str, audio_rate: int | None, video_rate: int | None) -> Tensor:
         rates = self.model.config.choose(task, audio_rate, video_rate)
@@ -73,18 +140,16 @@ class Training(lightning.LightningModule):
         return self.model(**tokens, task=task, audio_rate=audio_rate, video_rate=video_rate, features=features).loss
 
     def _show(self, batch: dict[str, Any], losses: dict[str, Tensor]) -> None:
-        self.clips, self.seconds = self.clips + len(batch["text"]), self.seconds + sum(batch["seconds"])
-        elapsed = time.monotonic() - self.started
         shown: dict[str, Any] = {task: loss.detach() for task, loss in losses.items()}
-        shown |= {"clips/s": self.clips / elapsed, "hours/hour": self.seconds / elapsed}
+        shown |= {"clips/s": self.spent.clips / self.spent.time, "hours/hour": self.spent.speech / self.spent.time}
         self.log_dict(shown, prog_bar=True, batch_size=len(batch["text"]))
 
-    def validation_step(self, batch: dict[str, Any] | None, _: int) -> None:
-        if batch is None:
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        if not batch["text"]:
             return
         features = self._features(batch)
         for task, audio_rate, video_rate in routes(self.model.config, "all"):
-            name = f"{task}({','.join(str(rate) for rate in (audio_rate, video_rate) if rate)})"
+            name = route_name(task, audio_rate, video_rate)
             loss = self._loss(batch, features, task, audio_rate, video_rate)
             rates = self.model.config.choose(task, audio_rate, video_rate)
             prefix = {
@@ -94,9 +159,14 @@ class Training(lightning.LightningModule):
                 **prefix, task=task, audio_rate=audio_rate, video_rate=video_rate, features=features
             )
             errors = text.total_errors(zip(batch["text"], self.processor.batch_decode(ids), strict=True))
-            self.log(f"valid/loss/{name}", loss, batch_size=len(batch["text"]))
-            self.log(f"valid/wer/{name}", errors.wer, batch_size=errors.words)
-            self.log("valid/wer", errors.wer, batch_size=errors.words)
+            self.validated[f"loss/{name}"].update(loss, len(batch["text"]))
+            for key in (f"wer/{name}", "wer"):
+                self.validated[key].update(errors.wer, errors.words)
+
+    def on_validation_epoch_end(self) -> None:
+        for key, mean in self.validated.items():  # over all processes
+            self.log(f"valid/{key}", mean.compute())
+            mean.reset()
 
     def configure_optimizers(self) -> dict[str, Any]:
         trained = [w for w in self.model.parameters() if w.requires_grad]
@@ -115,10 +185,38 @@ class Training(lightning.LightningModule):
             return (step + 1) / (warmup + 1)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, last - warmup))))
 
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clips; a step whose gradients are not finite is left out, and three of them in a row end the run."""
+        trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip or math.inf)
+        if norm.isfinite():
+            self.spent.bad_in_a_row = 0
+            return
+        optimizer.zero_grad()
+        self.spent.bad, self.spent.bad_in_a_row = self.spent.bad + 1, self.spent.bad_in_a_row + 1
+        clips = [self.data.clips[index].id for index, _ in self.batch["keys"]]
+        log.warning("step %d left out: its gradients are not finite; clips %s", self.global_step, ", ".join(clips))
+        if self.spent.bad_in_a_row == BAD_STEPS:
+            file = Path(self.settings.out) / "bad-batch.json"
+            write_text(file, json.dumps(clips, indent=1) + "\n")
+            raise ValueError(f"{BAD_STEPS} steps in a row without finite gradients; the clips of the last: {file}")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what was trained."""
+        """Keeps what was trained, and where the run stands."""
         trained = {name for name, weight in self.named_parameters() if weight.requires_grad}
         checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
+        self.spent.batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        checkpoint["spent"] = {**vars(self.spent), "started": None, "before": self.spent.time}
+        checkpoint["random"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.spent = Spent(**{**checkpoint["spent"], "started": time.monotonic()})
+        self.random = checkpoint["random"]
+
+    def on_train_start(self) -> None:
+        if self.random is not None:
+            torch.set_rng_state(self.random)
 
 
 class Bar(callbacks.RichProgressBar):
@@ -132,118 +230,18 @@ class Bar(callbacks.RichProgressBar):
         return {n: f"{v:.3g}" if isinstance(v, float) else v for n, v in shown.items()}
 
 
-class Batches:
-    """The data of a training run: media, or features where frozen encoders have seen every copy of a clip before."""
-
-    def __init__(self, model: OmniAVSR, processor: OmniAVSRProcessor, settings: TrainSettings, report: Report):
-        self.model, self.processor, self.settings, self.report = model, processor, settings, report
-        self.streams = model.config.streams(model.config.tasks)
-
-    def training(self, clips: Sequence[manifest.Clip]) -> DataLoader:
-        """Endless shuffled batches of augmented clips."""
-        settings = self.settings
-        dataset = loading.ClipDataset(clips, self._augmentation(clips), settings.seed, self.streams)
-        lengths = [clip.frames for clip in clips]
-        sampler = loading.EndlessBatches(lengths, settings.max_frames, settings.seed)
-        data = self._kept(dataset, settings.cache_copies) if settings.cache_copies else dataset
-        return self._loader(data, sampler)
-
-    def validation(self, clips: Sequence[manifest.Clip]) -> DataLoader:
-        """Each clip once, as it is."""
-        batches = loading.buckets([clip.frames for clip in clips], self.settings.max_frames)
-        return self._loader(
-            loading.ClipDataset(clips, streams=self.streams), [[(index, 0) for index in batch] for batch in batches]
-        )
-
-    def _loader(self, dataset: Dataset, batches: Iterable[loading.Batch]) -> DataLoader:
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.settings.workers)
-
-    def _augmentation(self, clips: Sequence[manifest.Clip]) -> loading.Augmentation:
-        noise = numpy.zeros(1)
-        if self.settings.noise_probability and "audio" in self.streams:
-            noise = loading.babble_of(clips, augment.generator(self.settings.seed, "babble"))
-        return loading.Augmentation(
-            noise=noise,
-            probability=self.settings.noise_probability,
-            snrs=tuple(float(snr) for snr in self.settings.noise_snr.split(",")),
-            audio_mask=self.settings.audio_mask,
-            video_mask=self.settings.video_mask,
-        )
-
-    def _collate(self, clips: list[dict[str, Any] | None]) -> dict[str, Any] | None:
-        kept = [clip for clip in clips if clip is not None]
-        if not kept:
-            return None
-        batch = {name: [clip[name] for clip in kept] for name in ("keys", "text", "seconds")}
-        if "features" not in kept[0]:
-            return {
-                **batch,
-                "media": self.processor.media(loading.stream(kept, "audio"), loading.stream(kept, "video")),
-            }
-        names = [f"{modality}_lengths" for modality in self.streams]
-        lengths = {name: torch.stack([clip[name] for clip in kept]) for name in names}
-        return {**batch, "media": lengths, "features": _pad([clip["features"] for clip in kept])}
-
-    def _kept(self, dataset: loading.ClipDataset, copies: int) -> "Cached":
-        """The encoded copies, of the feature cache if it has them."""
-        folder = self.settings.feature_cache
-        if not folder:
-            return self._cached(dataset, copies)
-        settings, towers = self.settings, {k: t for k, t in self.model.config.towers.items() if k != "llm"}
-        augmented = (settings.noise_probability, settings.noise_snr, settings.audio_mask, settings.video_mask)
-        clips = [(str(clip.video.absolute()), clip.text) for clip in dataset.clips]
-        key = repr((self.streams, towers, augmented, settings.seed, settings.max_frames, copies, clips))
-        file = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
-        if file.is_file():
-            return Cached(torch.load(file, weights_only=True))
-        cached = self._cached(dataset, copies)
-        write_whole(file, lambda part: torch.save(cached.copies, part))
-        return cached
-
-    @torch.no_grad()
-    def _cached(self, dataset: loading.ClipDataset, copies: int) -> "Cached":
-        """Every clip's features in so many augmented copies."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model.to(device)
-        buckets = loading.buckets([clip.frames for clip in dataset.clips], self.settings.max_frames)
-        batches = [[(index, copy) for index in bucket] for copy in range(copies) for bucket in buckets]
-        cached = Cached([{} for _ in range(copies)])
-        for batch in counted(self._loader(dataset, batches), "Encoding clips", len(batches), self.report):
-            if batch is not None:
-                media = {name: values.to(device) for name, values in batch["media"].items()}
-                cached.add(batch, self.model.encode(**media))
-        return cached
-
-
-class Cached(Dataset):
-    """Features of augmented copies of each clip, in half precision; None for a clip that could not be read."""
-
-    def __init__(self, copies: list[dict[int, dict[str, Any]]]):
-        self.copies = copies
-
-    def add(self, batch: dict[str, Any], features: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Keeps each clip of a batch under its index and copy."""
-        for i, (index, copy) in enumerate(batch["keys"]):
-            clip = {name: batch[name][i] for name in ("keys", "text", "seconds")}
-            lengths = {f"{name}_lengths": batch["media"][f"{name}_lengths"][i] for name in features}
-            own = {m: values[i, : lengths_of[i]].half().cpu() for m, (values, lengths_of) in features.items()}
-            self.copies[copy][index] = {**clip, **lengths, "features": own}
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
-        index, epoch = key
-        return self.copies[epoch % len(self.copies)].get(index)
-
-
-def _pad(clips: Sequence[dict[str, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Features (T, D) of several clips as the model takes them: (B, T, D) and lengths (B,) for each modality."""
-    rows = {modality: [clip[modality].float() for clip in clips] for modality in clips[0]}
-    lengths = {modality: torch.tensor([len(row) for row in values]) for modality, values in rows.items()}
-    return {m: (torch.nn.utils.rnn.pad_sequence(values, batch_first=True), lengths[m]) for m, values in rows.items()}
-
-
 def fit(settings: TrainSettings, report: Report = silent) -> Path:
-    """Trains as the settings say and returns the folder of the trained model, inside the run's folder."""
-    refuse_taken(settings.out)
+    """Trains as the settings say and returns the folder of the trained model, inside the run's folder.
+
+    A run that was cut off goes on from its last checkpoint.
+    """
+    if rank_zero_only.rank:
+        return _fit(settings, report, resuming.last(settings))
+    with locked(Path(settings.out)):
+        return _fit(settings, report, resuming.starting_point(settings))
+
+
+def _fit(settings: TrainSettings, report: Report, checkpoint: Path | None) -> Path:
     torch.manual_seed(settings.seed)
     towers = {"audio": settings.audio_encoder, "video": settings.video_encoder, "llm": settings.llm}
     model = OmniAVSR.from_towers(**towers, **settings.model_settings())
@@ -254,22 +252,49 @@ def fit(settings: TrainSettings, report: Report = silent) -> Path:
     if settings.compile:
         model.compile_layers()
     data = Batches(model, processor, settings, report)
-    batches = data.training(train), data.validation(valid)
-    run = start_run(settings.out, settings)
+    data.prepare(train, valid)
+    run = Path(settings.out) if rank_zero_only.rank else start_run(settings.out, settings, checkpoint)
     trainer = _trainer(settings, run)
+    training = Training(model, processor, settings, data)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=EXPECTED)
-        training = Training(model, processor, settings)
-        trainer.fit(training, *batches)
+        _run(trainer, training, checkpoint)
     best = trainer.checkpoint_callback.best_model_path if settings.valid_every else None
     if best:
         weights = torch.load(best, weights_only=True, map_location=model.device)["state_dict"]
         model.load_state_dict({**model.state_dict(), **{n.removeprefix("model."): w for n, w in weights.items()}})
-    model.save_pretrained(run / "model")
-    processor.save_pretrained(run / "model")
-    spent = {"seconds": time.monotonic() - training.started, "clips": training.clips}
-    finish_run(run, {**spent, "speech_seconds": training.seconds})
+    if trainer.is_global_zero:
+        _finish(run, training)
     return run / "model"
+
+
+def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None) -> None:
+    settings = training.settings
+    if checkpoint:
+        log.warning("going on from %s", checkpoint)
+        for logger in trainer.loggers[:1]:
+            resuming.go_on_with(logger, int(checkpoint.stem.rpartition("-")[2]))
+    try:
+        trainer.fit(training, ckpt_path=checkpoint)
+    except torch.OutOfMemoryError as error:
+        lengths = training.batch["media"].get("video_lengths", training.batch["media"].get("audio_lengths"))
+        raise ValueError(
+            f"out of memory in a batch of {len(lengths)} clips, the longest of {int(lengths.max())} frames: lower "
+            f"--max-frames, now {settings.max_frames}, or set --gradient-checkpointing"
+        ) from error
+
+
+def _finish(run: Path, training: Training) -> None:
+    """Writes the model, and what it took; there is nothing more to go on from."""
+    training.model.save_pretrained(run / "model")
+    training.processor.save_pretrained(run / "model")
+    spent = training.spent
+    if spent.unreadable:
+        log.warning("%d clips could not be read: %s", len(spent.unreadable), ", ".join(spent.unreadable))
+    facts = {"seconds": spent.time, "clips": spent.clips, "speech_seconds": spent.speech}
+    finish_run(run, {**facts, "unreadable": list(spent.unreadable), "steps_left_out": spent.bad})
+    for checkpoint in resuming.checkpoints(run / "checkpoints"):
+        checkpoint.unlink()
 
 
 def _clips(settings: TrainSettings, report: Report) -> tuple[list[manifest.Clip], list[manifest.Clip]]:
@@ -290,28 +315,39 @@ def _clips(settings: TrainSettings, report: Report) -> tuple[list[manifest.Clip]
     return kept, loading.within_budget(clips["valid"], settings.max_frames)[: settings.valid_clips]
 
 
+def _strategy(name: str) -> Any:
+    """A step leaves out the projectors of other rates, and what BatchNorm keeps never changes."""
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if name == "ddp" else name
+
+
 def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
     on_gpu = torch.cuda.is_available()
     every = settings.valid_every or settings.max_steps
-    best = callbacks.ModelCheckpoint(run / "checkpoints", "best", monitor="valid/wer", save_last=True)
+    again = {"enable_version_counter": False}  # a run that goes on may write a file again
+    best = callbacks.ModelCheckpoint(run / "checkpoints", "best", monitor="valid/wer", **again)
     newest = {"monitor": "step", "mode": "max", "save_top_k": settings.keep}
-    latest = callbacks.ModelCheckpoint(run / "checkpoints", "{step}", **newest)
+    latest = callbacks.ModelCheckpoint(run / "checkpoints", "{step}", **newest, **again)
     logging_to = {
         "tensorboard": lambda: [loggers.TensorBoardLogger(run, name=None, version="logs")],
         "wandb": lambda: [loggers.WandbLogger(run.name, save_dir=run)],
     }.get(settings.logger, list)()
+    validates = min(every, settings.max_steps) * settings.accumulate
+    keeper = resuming.Keeper(run / "checkpoints", settings.save_every, validates)
     return lightning.Trainer(
         max_steps=settings.max_steps,
         precision=settings.precision or ("bf16-mixed" if on_gpu else "32-true"),
         devices=settings.devices,
         accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.clip,
-        val_check_interval=min(every, settings.max_steps) * settings.accumulate,
+        num_nodes=settings.nodes,
+        strategy=_strategy(settings.strategy),
+        plugins=[resuming.Whole(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
+        use_distributed_sampler=False,
+        val_check_interval=validates,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         logger=[loggers.CSVLogger(run, name=None, version=""), *logging_to] if settings.logger != "none" else [],
-        callbacks=[best, *([latest] if settings.keep else []), Bar()],
+        callbacks=[best, *([latest] if settings.keep else []), keeper, Bar()],
         default_root_dir=run,
         enable_model_summary=False,
     )

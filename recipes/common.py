@@ -74,7 +74,7 @@ def train_and_measure(training: TrainSettings, folder: Path | None = None, **gri
     measured = EvaluateSettings(
         checkpoint=training.out, data=training.test, toy_clips=training.toy_clips, **{**published, **grid}
     )
-    rows, hypotheses = evaluate(measured, Bars())
+    rows, hypotheses = evaluate(measured, Bars(), folder)
     publish(folder, rows, hypotheses, f"{training.method}, seed {training.seed}")
     return rows
 

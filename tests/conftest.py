@@ -6,11 +6,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from corpus import write_split
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, WhisperConfig
 
 from omni_avsr import AVHubertConfig, AVHubertEncoder, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.towers import build
+from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
 
 TEXTS = ["set white by g two now", "bin blue at f nine please", "the quick brown fox went home", "we talk in public"]
@@ -106,3 +108,27 @@ def clips(*frames: int, seed: int = 0) -> dict[str, list[torch.Tensor]]:
     audio = [torch.randn(n * SAMPLES_PER_VIDEO_FRAME, generator=generator) for n in frames]
     video = [torch.randint(256, (n, 96, 96), generator=generator, dtype=torch.uint8) for n in frames]
     return {"audio": audio, "video": video}
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    return {
+        split: str(write_split(root, split, n, seed))
+        for seed, (split, n) in enumerate([("train", 24), ("valid", 6), ("test", 6)])
+    }
+
+
+@pytest.fixture
+def settings(files, tower_folders, tmp_path):
+    """A small run on the small corpus and towers."""
+    towers = {
+        "audio_encoder": tower_folders["audio"],
+        "video_encoder": tower_folders["video"],
+        "llm": tower_folders["llm"],
+    }
+    small = {"lora_rank": 4, "lora_alpha": 8.0, "projector_width": 16, "max_frames": 120, "warmup_steps": 1}
+    steps = {"max_steps": 2, "logger": "csv", "valid_clips": 2}
+    return TrainSettings(
+        data=files["train"], valid=files["valid"], out=str(tmp_path / "run"), **towers, **small, **steps
+    )

@@ -7,11 +7,50 @@ from torch.nn import functional as F
 from transformers import WhisperFeatureExtractor
 
 from omni_avsr import AVHubertEncoder
+from omni_avsr.model import avhubert
 from omni_avsr.model.compress import Compressor, compress
 from omni_avsr.model.towers import build
 from omni_avsr.model.whisper import encode_audio, log_mel
 
 FRAMES = [23, 10, 2]
+
+
+def front_end(**changes):
+    """A front end whose BatchNorms do something."""
+    torch.manual_seed(0)
+    encoder = AVHubertEncoder(avhubert_config(**changes)).requires_grad_(False).eval()
+    for module in encoder.frontend.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.normal_()
+    return encoder.frontend
+
+
+@pytest.mark.parametrize("widths", [[4, 4, 8, 8], [4, 128, 128, 160]])
+def test_a_frozen_front_end_computes_what_one_in_training_does(monkeypatch, widths):
+    """Folded, in chunks, and with many frames by fewer multiplications."""
+    frozen = front_end(resnet_widths=widths)
+    video, valid = torch.randn(2, 40, 88, 88), torch.ones(2, 40, dtype=torch.bool)
+    valid[1, 25:] = False
+    plain = frozen(video, valid)
+    assert not plain[1, 25:].any()
+    monkeypatch.setattr(avhubert, "MANY", 1)
+    many = frozen(video, valid)
+    frozen.requires_grad_(True)
+    expected = frozen(video, valid)
+    torch.testing.assert_close(plain, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(many, expected, atol=5e-5, rtol=1e-4)
+    assert torch.equal(many, plain) == (max(widths) < 128)
+
+
+def test_a_front_end_can_be_trained():
+    trained = front_end().requires_grad_(True).train()
+    before = trained.bn3d.running_mean.clone()
+    trained(torch.randn(1, 6, 88, 88), torch.ones(1, 6, dtype=torch.bool)).sum().backward()
+    assert all(weight.grad is not None for weight in trained.parameters())
+    assert not torch.equal(before, trained.bn3d.running_mean)
 
 
 def test_log_mel_is_whispers():

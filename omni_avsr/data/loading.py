@@ -4,7 +4,8 @@ rates of the step already drawn. All randomness of training is here, keyed by se
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import count, islice
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -46,8 +47,14 @@ class Augmentation:
         return audio, video
 
 
+class Unreadable(NamedTuple):
+    """What stands for a clip that cannot be read."""
+
+    id: str
+
+
 class ClipDataset(Dataset):
-    """Clips read from their files, or of them what is wanted; one that cannot be read is None, and named in the log."""
+    """Clips read from their files, or of them what is wanted; one that cannot be read is named in the log."""
 
     def __init__(
         self,
@@ -61,7 +68,7 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | Unreadable:
         """The clip of (index, epoch): the same augmentation whenever it is read."""
         index, epoch = key
         clip = self.clips[index]
@@ -70,7 +77,7 @@ class ClipDataset(Dataset):
             video = media.read_video(clip.video) if "video" in self.streams else None
         except ValueError as error:
             log.warning("clip skipped: %s", error)
-            return None
+            return Unreadable(clip.id)
         if self.augment:
             audio, video = self.augment(audio, video, generator(self.seed, epoch, clip.id))
         both = {"audio": (audio, SAMPLE_RATE), "video": (video, VIDEO_FPS)}
@@ -130,15 +137,17 @@ def buckets(lengths: Sequence[int], max_frames: int, rng: np.random.Generator | 
 
 
 class EndlessBatches(Sampler[Batch]):
-    """Batches epoch after epoch, each shuffled anew."""
+    """Batches epoch after epoch, each shuffled anew; of several processes, each takes its turn."""
 
     def __init__(self, lengths: Sequence[int], max_frames: int, seed: int):
         self.lengths, self.max_frames, self.seed = lengths, max_frames, seed
+        self.start, self.rank, self.ranks = 0, 0, 1  # batches that were had before; which process of how many
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = 0
-        while True:
+        return islice(self._all(), self.rank + self.start * self.ranks, None, self.ranks)
+
+    def _all(self) -> Iterator[Batch]:
+        for epoch in count():
             rng = generator(self.seed, "batches", epoch)
             for batch in buckets(self.lengths, self.max_frames, rng):
                 yield [(index, epoch) for index in batch]
-            epoch += 1

@@ -11,15 +11,20 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.models.hubert.modeling_hubert import HubertEncoder, HubertEncoderStableLayerNorm
 
 from omni_avsr.model.config import AVHubertConfig
+from omni_avsr.model.winograd import Winograd
 from omni_avsr.tasks import CROP_SIZE
 
 CHUNK = {"cpu": 32}  # frames that fit a core's cache; other devices take more
 LARGE_CHUNK = 2048
+MANY = 200  # frames
 Layer = Callable[[Tensor], Tensor]
 
 
-def convolution(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> Layer:
-    """A convolution and its BatchNorm, folded into one if both are frozen. A Conv3d takes its frames as channels."""
+def convolution(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d, many: bool = False) -> Layer:
+    """A convolution and its BatchNorm, folded into one if both are frozen. A Conv3d takes its frames as channels.
+
+    With many images it is worth preparing a faster one where there is one.
+    """
     weight = conv.weight.flatten(1, -3)  # (out, in, height, width)
     stride, padding = conv.stride[-2:], tuple(int(p) for p in conv.padding[-2:])
     if norm.training or weight.requires_grad:
@@ -27,6 +32,9 @@ def convolution(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm
         options = (norm.training, norm.momentum or 0.0, norm.eps)
         return lambda x: F.batch_norm(F.conv2d(x, weight, None, stride, padding), *known, *options)
     folded, bias = _fold(weight, norm)
+    plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if many and plain and weight.shape[1] >= 128 and conv.kernel_size == (3, 3) and stride == (1, 1):
+        return Winograd(folded, bias)
     return lambda x: F.conv2d(x, folded, bias, stride, padding)
 
 
@@ -51,9 +59,9 @@ class Block(nn.Module):
         shortcut = () if same else (nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
         self.downsample = nn.Sequential(*shortcut)
 
-    def ready(self) -> Layer:
+    def ready(self, many: bool) -> Layer:
         """What it computes, with its weights as they are now."""
-        first, second = convolution(self.conv1, self.bn1), convolution(self.conv2, self.bn2)
+        first, second = convolution(self.conv1, self.bn1, many), convolution(self.conv2, self.bn2, many)
         beside = convolution(*self.downsample) if len(self.downsample) else nn.Identity()
         return lambda x: self.relu2(second(self.relu1(first(x))).add_(beside(x)))
 
@@ -75,12 +83,10 @@ class FrontEnd(nn.Module):
 
     def forward(self, video: Tensor, valid: Tensor) -> Tensor:
         """Vectors (B, T, C) of the frames (B, T, H, W) that are valid (B, T), and zeros elsewhere."""
-        stem, blocks = (
-            convolution(self.conv3d, self.bn3d),
-            [m.ready() for m in self.trunk.modules() if isinstance(m, Block)],
-        )
+        places, parts = valid.nonzero(), self.trunk.modules()
+        stem = convolution(self.conv3d, self.bn3d)
+        blocks = [part.ready(len(places) >= MANY) for part in parts if isinstance(part, Block)]
         windows = F.pad(video, (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1)  # (B, T, H, W, 5), a view
-        places = valid.nonzero()
         size = len(places) if self.training else CHUNK.get(video.device.type, LARGE_CHUNK)
         vectors = []
         for chunk in places.split(size):

@@ -116,8 +116,7 @@ class OmniAVSRProcessor(ProcessorMixin):
             return {"input_ids": _pad_left(prefixes, pad), "attention_mask": _pad_left(masks, 0)}
         if len(text) != len(prefixes):
             raise ValueError(f"{len(text)} texts for {len(prefixes)} clips")
-        answers = [self._ids(t, [self.config.eos_token_id]) for t in text]
-        pairs = list(zip(prefixes, answers, strict=True))
+        pairs = list(zip(prefixes, self.answers(text), strict=True))
         rows = [torch.cat(pair) for pair in pairs]
         labels = [torch.cat([torch.full_like(prefix, -100), answer]) for prefix, answer in pairs]
         return {
@@ -125,6 +124,10 @@ class OmniAVSRProcessor(ProcessorMixin):
             "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
             "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
         }
+
+    def answers(self, text: Sequence[str]) -> list[Tensor]:
+        """What the model is to say: each transcript's ids and eos."""
+        return [self._ids(said, [self.config.eos_token_id]) for said in text]
 
     def _prefixes(self, media: dict, task: str, rates: dict[str, int]) -> list[Tensor]:
         given = [name.removesuffix("_lengths") for name in media if name.endswith("_lengths")]

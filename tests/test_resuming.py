@@ -1,0 +1,196 @@
+"""A run that is cut off goes on, and ends as if it had not been; what can go wrong in a week is said or survived."""
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from omni_avsr import resuming, training
+from omni_avsr.data import loading
+from omni_avsr.training import fit
+
+OF_TIME = ("clips/s", "hours/hour")
+STEP = training.Training.training_step
+
+
+@pytest.fixture(params=[0, 2], ids=["encoding-every-step", "encoding-once"])
+def run(settings, request):
+    longer = {"max_steps": 9, "valid_every": 4, "save_every": 2, "lr": 1e-2, "cache_copies": request.param}
+    return replace(settings, **longer)
+
+
+def outcome(folder: Path):
+    """What training left: weights and metrics."""
+    weights = load_file(folder / "model" / "model.safetensors")
+    for file in (folder / "model" / "adapters").glob("*/*.safetensors"):
+        weights |= {f"{file.parent.name}.{name}": w for name, w in load_file(file).items()}
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return weights, [{k: v for k, v in row.items() if k not in OF_TIME} for row in rows]
+
+
+def assert_same(one: Path, other: Path):
+    (weights, metrics), (others, other_metrics) = outcome(one), outcome(other)
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
+    assert metrics == other_metrics
+
+
+def at_step(monkeypatch, step: int, act) -> None:
+    """Does something in the middle of a step."""
+
+    def training_step(self, batch, number):
+        if number == step:
+            act()
+        return STEP(self, batch, number)
+
+    monkeypatch.setattr(training.Training, "training_step", training_step)
+
+
+class Killed(BaseException):
+    """Nothing handles it, as nothing handles a SIGKILL."""
+
+
+def kill():
+    raise Killed
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 8])
+def test_a_killed_run_ends_as_if_it_had_not_been(run, tmp_path, monkeypatch, step):
+    fit(replace(run, out=str(tmp_path / "whole")))
+    at_step(monkeypatch, step, kill)
+    with pytest.raises(Killed):
+        fit(run)
+    monkeypatch.undo()
+    fit(run)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(told.get("resumed", [])) == (step > 1)
+    assert not list((tmp_path / "run" / "checkpoints").glob("resume-*"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_writes_a_checkpoint(settings, tmp_path, monkeypatch, name):
+    longer = replace(settings, max_steps=5, save_every=100)
+    fit(replace(longer, out=str(tmp_path / "whole")))
+    at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), getattr(signal, name)))
+    if name == "SIGTERM":
+        with pytest.raises(SystemExit):
+            fit(longer)
+        assert [path.name for path in resuming.checkpoints(tmp_path / "run" / "checkpoints")] == ["resume-3.ckpt"]
+        monkeypatch.undo()
+    fit(longer)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_torn_checkpoint_leaves_the_one_before_in_force(run, tmp_path, monkeypatch, caplog):
+    fit(replace(run, out=str(tmp_path / "whole")))
+    at_step(monkeypatch, 7, kill)
+    with pytest.raises(Killed):
+        fit(run)
+    monkeypatch.undo()
+    newest, before = resuming.checkpoints(tmp_path / "run" / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    fit(run)
+    assert f"{newest} cannot be read, the one before it is used" in caplog.text
+    assert f"going on from {before}" in caplog.text
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_full_disk_does_not_end_a_run(settings, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resuming.torch, "save", full)
+    assert (fit(settings) / "config.json").is_file()
+    assert "no checkpoint written, those before stay in force" in caplog.text
+    assert "No space left on device" in caplog.text
+
+
+def test_what_is_in_the_folder_decides(settings, tmp_path, monkeypatch):
+    at_step(monkeypatch, 1, kill)
+    with pytest.raises(Killed):
+        fit(settings)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"run was trained with lr 0.002, not 0.1: choose another --out"):
+        fit(replace(settings, lr=0.1))
+    with pytest.raises(ValueError, match="holds another run"):
+        fit(replace(settings, resume="never"))
+    with pytest.raises(ValueError, match="there is no such checkpoint; nor is it auto or never"):
+        fit(replace(settings, resume=str(tmp_path / "none.ckpt")))
+    fit(settings)
+    with pytest.raises(ValueError, match="holds a finished run"):
+        fit(settings)
+
+
+def test_another_run_can_go_on_from_a_checkpoint(settings, tmp_path, monkeypatch):
+    longer = replace(settings, max_steps=4, save_every=1)
+    at_step(monkeypatch, 3, kill)
+    with pytest.raises(Killed):
+        fit(longer)
+    monkeypatch.undo()
+    newest = resuming.checkpoints(tmp_path / "run" / "checkpoints")[0]
+    fit(replace(longer, out=str(tmp_path / "other"), resume=str(newest)))
+    fit(longer)
+    weights, others = outcome(tmp_path / "run")[0], outcome(tmp_path / "other")[0]
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(settings, tmp_path):
+    (tmp_path / "run").mkdir()
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(ValueError, match=r"another process is at work in .*run"),
+    ):
+        fit(settings)
+    fit(settings)
+
+
+def broken(monkeypatch, steps):
+    def training_step(self, batch, number):
+        loss = STEP(self, batch, number)
+        return loss * float("nan") if number in steps else loss
+
+    monkeypatch.setattr(training.Training, "training_step", training_step)
+
+
+def test_a_step_without_finite_gradients_is_left_out(settings, tmp_path, monkeypatch, caplog):
+    broken(monkeypatch, {1, 2, 4})
+    fit(replace(settings, max_steps=6))
+    assert all(weight.isfinite().all() for weight in outcome(tmp_path / "run")[0].values())
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["trained"]["steps_left_out"] == 3
+    assert caplog.text.count("left out: its gradients are not finite; clips ") == 3
+
+
+def test_three_such_steps_in_a_row_end_the_run(settings, tmp_path, monkeypatch):
+    broken(monkeypatch, {1, 2, 3})
+    with pytest.raises(ValueError, match=r"3 steps in a row without finite gradients; the clips of the last: .*json"):
+        fit(replace(settings, max_steps=6))
+    assert json.loads((tmp_path / "run" / "bad-batch.json").read_text())
+
+
+@pytest.mark.parametrize("copies", [0, 1])
+def test_too_many_unreadable_clips_end_the_run(settings, monkeypatch, copies):
+    read = loading.media.read_video
+    monkeypatch.setattr(
+        loading.media, "read_video", lambda path: read("missing.mp4") if path.stem in ("003", "005") else read(path)
+    )
+    strict = replace(settings, max_steps=6, cache_copies=copies)
+    with pytest.raises(ValueError, match=r"2 of 24 clips cannot be read, more than --max-unreadable 0.05: .*00[35]"):
+        fit(replace(strict, max_unreadable=0.05))
+    fit(replace(strict, max_unreadable=0.1))
+
+
+def test_out_of_memory_says_what_to_lower(settings, monkeypatch):
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    at_step(monkeypatch, 1, full)
+    with pytest.raises(ValueError, match=r"out of memory in a batch of \d+ clips, .* lower --max-frames, now 120, or"):
+        fit(settings)
