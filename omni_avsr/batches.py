@@ -37,8 +37,9 @@ class Batches:
         return self._loader(self.dataset, self.sampler)
 
     def validation(self, rank: int = 0, ranks: int = 1) -> DataLoader:
-        """Each clip once, as it is."""
+        """Each clip once, as it is; each of several ranks has its own."""
         batches = loading.buckets([clip.frames for clip in self.valid], self.settings.max_frames)[rank::ranks]
+        batches = batches or [[]]  # fewer batches than ranks: every rank has one
         return self._loader(
             loading.ClipDataset(self.valid, streams=self.streams),
             [[(index, 0) for index in batch] for batch in batches],

@@ -18,7 +18,6 @@ import numpy
 import torch
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.distributed import all_reduce, get_world_size, is_initialized
@@ -38,6 +37,7 @@ log = logging.getLogger(__name__)
 
 EXPECTED = ".*(in eval mode|exists and is not empty|does not have many workers|resuming from a checkpoint).*"
 BAD_STEPS = 3  # in a row
+STRATEGIES = {"ddp": "ddp_find_unused_parameters_true"}  # a step leaves out the projectors of other rates
 
 
 def routes(config: OmniAVSRConfig, mode: str, rng: numpy.random.Generator | None = None) -> list[Route]:
@@ -315,11 +315,6 @@ def _clips(settings: TrainSettings, report: Report) -> tuple[list[manifest.Clip]
     return kept, loading.within_budget(clips["valid"], settings.max_frames)[: settings.valid_clips]
 
 
-def _strategy(name: str) -> Any:
-    """A step leaves out the projectors of other rates, and what BatchNorm keeps never changes."""
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if name == "ddp" else name
-
-
 def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
     on_gpu = torch.cuda.is_available()
     every = settings.valid_every or settings.max_steps
@@ -339,7 +334,7 @@ def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
         devices=settings.devices,
         accumulate_grad_batches=settings.accumulate,
         num_nodes=settings.nodes,
-        strategy=_strategy(settings.strategy),
+        strategy=STRATEGIES.get(settings.strategy, settings.strategy),
         plugins=[resuming.Whole(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
         use_distributed_sampler=False,
         val_check_interval=validates,

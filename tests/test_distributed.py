@@ -2,11 +2,15 @@
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+
+import pytest
 
 from omni_avsr.data.loading import EndlessBatches
 
@@ -78,30 +82,73 @@ print("equal")
 """
 
 
-def torchrun(script, *arguments, processes=2, timeout=240):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.run([*command, script, *arguments], capture_output=True, text=True, timeout=timeout)
-
-
-def test_two_processes_have_the_gradients_of_one(tmp_path, tokenizer_file):
-    """Also where their shares differ, and where one has no clip that can be read."""
+@pytest.fixture
+def gradients(tmp_path, tokenizer_file):
+    """A script for torchrun, and its arguments."""
     script = tmp_path / "gradients.py"
     script.write_text(GRADIENTS)
-    done = torchrun(script, str(tokenizer_file), "-", str(Path(__file__).parent), str(Path(__file__).parents[1]))
+    return [str(script), str(tokenizer_file), "-", str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+
+def test_two_processes_have_the_gradients_of_one(gradients):
+    """Also where their shares differ, and where one has no clip that can be read."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *gradients]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.stdout.count("equal") == 2, done.stderr
 
 
-def test_two_processes_train_and_validate_what_one_does(settings, tmp_path):
-    """Each validation clip counts once, whatever process has it."""
-    fixed = replace(settings, method="llama-mt", max_steps=3, valid_clips=6, cache_copies=0, noise_probability=0.0)
-    whole = train(fixed, tmp_path, out=str(tmp_path / "one"), devices="1", strategy="auto")
-    assert whole.returncode == 0, whole.stderr
-    split = train(fixed, tmp_path, out=str(tmp_path / "two"), devices="2", strategy="ddp", max_frames=60)
-    assert split.returncode == 0, split.stderr
-    rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open()))[-1] for name in ("one", "two")]
-    clips = [json.loads((tmp_path / name / "run.json").read_text())["trained"]["clips"] for name in ("one", "two")]
-    assert rows[0].keys() == rows[1].keys()
-    assert all(clips)
+@pytest.fixture
+def hosts():
+    """Two network namespaces with a cable between them, as two machines have it."""
+    names = ("omni-avsr-a", "omni-avsr-b")
+    steps = [
+        *(f"netns add {name}" for name in names),
+        f"link add cable netns {names[0]} type veth peer name cable netns {names[1]}",
+        *(f"-n {name} addr add 10.77.0.{i}/24 dev cable" for i, name in enumerate(names, 1)),
+        *(f"-n {name} link set {link} up" for name in names for link in ("lo", "cable")),
+    ]
+    try:
+        for step in steps:
+            done = subprocess.run(["ip", *step.split()], capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"no network namespaces here: ip {step}: {done.stderr.strip()}")
+        yield names
+    except FileNotFoundError:
+        pytest.skip("no network namespaces here: there is no ip command")
+    finally:
+        for name in names:
+            if shutil.which("ip"):
+                subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def test_two_hosts_have_the_gradients_of_one(gradients, hosts):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    own = {**os.environ, "GLOO_SOCKET_IFNAME": "cable"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runs = []
+    for i, name in enumerate(hosts, 1):
+        meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29511", f"--rdzv-conf=is_host={int(i == 1)}"]
+        command = [*torchrun, *meeting, "--rdzv-id=test", f"--local-addr=10.77.0.{i}", *gradients]
+        runs.append(subprocess.Popen(["ip", "netns", "exec", name, *command], env=own, **pipes))
+    for run in runs:
+        out, error = run.communicate(timeout=240)
+        assert out.count("equal") == 1, error
+
+
+@pytest.mark.parametrize("clips", [2, 6])
+def test_validation_counts_each_clip_once(settings, tmp_path, clips):
+    """Also where there are fewer batches than processes. Nothing is learned, so that both validate the same weights."""
+    still = replace(settings, lr=0.0, max_steps=1, valid_clips=clips, cache_copies=0, max_frames=60)
+    rows = []
+    for devices, strategy in (("1", "auto"), ("2", "ddp")):
+        out = tmp_path / devices
+        done = train(still, tmp_path, out=str(out), devices=devices, strategy=strategy)
+        assert done.returncode == 0, done.stderr
+        rows.append(list(csv.DictReader((out / "metrics.csv").open()))[-1])
+    valid = [name for name in rows[0] if name.startswith("valid/")]
+    assert len(valid) == 17
+    for name in valid:
+        assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-5)
 
 
 def test_a_process_that_dies_ends_the_run_with_its_error(settings, tmp_path):
