@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 from corpus import write_split
+from filelock import FileLock
 from typer.testing import CliRunner
 
+from omni_avsr import decoding
 from omni_avsr.cli import app
 from omni_avsr.decoding import decode_file, load, make_noise
 from omni_avsr.settings import DecodeSettings
@@ -79,3 +81,57 @@ def test_unknown_noise_and_files_without_readable_clips_are_refused(settings, tm
         path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"none of the 7 clips of .* could be read"):
         decode_file(settings)
+
+
+class Killed(BaseException):
+    """Nothing handles it."""
+
+
+def kill_in_batch(monkeypatch, number):
+    """Ends the process, as it were, in the middle of this batch; says which clips were decoded."""
+    inner, decoded = decoding._decode_batch, []
+
+    def counted(model, processor, batch, *rest):
+        if len(decoded) == number:
+            raise Killed
+        decoded.append([clip.id for clip, _ in batch])
+        return inner(model, processor, batch, *rest)
+
+    monkeypatch.setattr(decoding, "_decode_batch", counted)
+    return decoded
+
+
+def test_decoding_that_is_cut_off_goes_on(settings, tmp_path, monkeypatch):
+    out = tmp_path / "out" / "hypotheses.jsonl"
+    cut = replace(settings, out=str(out), max_frames=40, snr=0.0)
+    whole, row, _ = decode_file(replace(cut, out=None))
+    first = kill_in_batch(monkeypatch, 2)
+    with pytest.raises(Killed):
+        decode_file(cut)
+    lines = (tmp_path / "out" / "hypotheses.jsonl.part").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in lines[1:]} == {name for names in first for name in names}
+    (tmp_path / "out" / "hypotheses.jsonl.part").write_text("\n".join(lines)[:-9])  # the last line is cut off
+    monkeypatch.undo()
+    second = kill_in_batch(monkeypatch, None)
+    decoded, again, _ = decode_file(cut)
+    assert decoded.hypotheses == whole.hypotheses
+    assert {**again, "decode_seconds": 0} == {**row, "decode_seconds": 0}
+    assert len({name for names in second for name in names}) == 7 - (len(lines) - 1) + 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["hypotheses.jsonl"]
+    monkeypatch.undo()
+    other = kill_in_batch(monkeypatch, None)
+    decode_file(replace(cut, snr=5.0))
+    assert sum(map(len, other)) == 7  # other options begin anew
+
+
+def test_a_second_process_on_the_same_output_is_refused(settings, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".h.jsonl.lock"), pytest.raises(ValueError, match=r"another process is at work in .*out"):
+        decode_file(replace(settings, out=str(out / "h.jsonl")))
+
+
+@pytest.mark.parametrize("task", ["asr", "avsr"])
+def test_merged_adapters_say_the_same(settings, task):
+    plain, merged = (texts(replace(settings, task=task, merge=merge))[0] for merge in (False, True))
+    assert plain == merged

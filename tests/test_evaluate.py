@@ -8,7 +8,7 @@ import torch
 from corpus import write_split
 from typer.testing import CliRunner
 
-from omni_avsr import OmniAVSR, media
+from omni_avsr import OmniAVSR, decoding, media
 from omni_avsr.averaging import average
 from omni_avsr.cli import app
 from omni_avsr.comparing import compare
@@ -45,6 +45,26 @@ def test_the_grid_is_every_task_at_every_rate_in_every_noise_and_the_same_again(
     assert [row["noise"] for row in rows].count("white") == 6  # ASR at two rates, AVSR at four
     assert len(hypotheses) == 6 * (8 + 6 + 6)
     again = evaluate(grid)
+    for row in (*rows, *again[0]):
+        del row["decode_seconds"]
+    assert (rows, hypotheses) == again
+
+
+def test_an_evaluation_that_is_cut_off_goes_on(run, tmp_path, monkeypatch):
+    grid = settings(run, snr="clean,0", tasks="asr", max_frames=40)
+    rows, hypotheses = evaluate(grid)
+    read, left = decoding._decode_batch, iter(range(3))
+
+    def cut_off(*batch):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return read(*batch)
+
+    monkeypatch.setattr(decoding, "_decode_batch", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(grid, out=tmp_path)
+    monkeypatch.undo()
+    again = evaluate(grid, out=tmp_path)
     for row in (*rows, *again[0]):
         del row["decode_seconds"]
     assert (rows, hypotheses) == again

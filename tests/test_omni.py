@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from omni_avsr import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
+from omni_avsr.model import loss
 from omni_avsr.tasks import Task
 
 UNEVEN = (60, 6, 25, 11)
@@ -99,6 +100,41 @@ def test_sink_loss_is_the_squared_cosine_to_the_first_position(make, checkpointi
     assert output.loss.item() == pytest.approx(plain.item() + 0.5 * output.sink_loss.item(), rel=1e-5)
     output.loss.backward()
     assert model.llm.get_parameter("base_model.model.model.layers.0.self_attn.q_proj.lora_A.avsr.weight").grad.any()
+
+
+def test_the_loss_and_its_gradients_are_the_plain_ones_whatever_the_chunk(make, monkeypatch):
+    """Logits a few rows at a time, rows of similar lengths together."""
+    model, processor = make()
+    batch = processor(**clips(*UNEVEN), text=TEXTS, task="avsr")
+    llm = model.llm.get_base_model()
+
+    def gradients(value):
+        model.zero_grad()
+        value.backward()
+        return {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+
+    embeds = model.embed(**{k: v for k, v in batch.items() if k not in ("labels", "attention_mask")})
+    logits = llm(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).logits[:, :-1].flatten(0, 1)
+    plain = F.cross_entropy(logits, batch["labels"][:, 1:].flatten())
+    expected = gradients(plain)
+    for rows in (1, 7, 1000):
+        monkeypatch.setattr(loss, "LOGITS", rows * logits.shape[1])
+        found = model(**batch).loss
+        torch.testing.assert_close(found, plain)
+        torch.testing.assert_close(gradients(found), expected, atol=1e-6, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).loss, plain)
+
+
+def test_compiled_layers_are_the_same_layers(make):
+    """Compiled by a backend that only traces; the real one takes a minute."""
+    model, processor = make()
+    batch = processor(**clips(20, 12), text=TEXTS[:2], task="avsr")
+    expected = model(**batch).loss
+    torch._dynamo.reset()
+    model.compile_layers(backend="eager")
+    torch.testing.assert_close(model(**batch).loss, expected)
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("adapters", [["shared", "task"], ["task", "scale"], []])

@@ -288,10 +288,10 @@ class OmniAVSR(PreTrainedModel):
         kwargs = {"use_reentrant": False, "context_fn": context, **(activation_checkpointing_kwargs or {})}
         super().activation_checkpointing_enable(kwargs, **options)
 
-    def compile_layers(self) -> None:
+    def compile_layers(self, backend: str = "inductor") -> None:
         """Compiles the LLM's layers when they first run, for any length and once for each set of adapters."""
         for layer in adapters.plain(self.llm).get_decoder().layers:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=True, backend=backend)
 
     def merge(self, task: str, audio_rate: int | None = None, video_rate: int | None = None) -> "OmniAVSR":
         """A model of this task alone, without adapters and with equal outputs; with scale adapters, of these rates."""
