@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 RUN := runs/demo
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test bench lint format clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ demo: install
 
 test: install
 	$(BIN)/pytest
+
+bench: install
+	$(BIN)/python -m benchmarks --write docs/performance.md
 
 lint: install
 	$(BIN)/ruff check .

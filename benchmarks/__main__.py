@@ -21,7 +21,8 @@ def main(
     sheets = []
     for sheet in (
         lambda: step.sheet("32000,128000", "1,2"),
-        lambda: decode.sheet("32000,128000", "asr,vsr,avsr", 1),
+        lambda: decode.sheet("32000", "asr,vsr,avsr", 1),
+        lambda: decode.sheet("128000", "avsr", 1),
         lambda: matryoshka.sheet(threads),
         lambda: data.sheet(threads),
     ):

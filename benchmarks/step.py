@@ -19,7 +19,7 @@ from omni_avsr.settings import TrainSettings
 from omni_avsr.training import Training
 
 MODULE = "benchmarks.step"
-REPEATS = 3  # whose fastest counts
+REPEATS = 2  # whose fastest counts
 
 
 def main(

@@ -76,6 +76,42 @@ def test_a_killed_run_ends_as_if_it_had_not_been(run, tmp_path, monkeypatch, ste
     assert not list((tmp_path / "run" / "checkpoints").glob("resume-*"))
 
 
+@pytest.mark.parametrize("moment", ["finish_run", "_finish"])
+def test_a_run_killed_after_its_last_step_is_finished(run, tmp_path, monkeypatch, moment):
+    fit(replace(run, out=str(tmp_path / "whole")))
+    monkeypatch.setattr(training, moment, lambda *_: kill())
+    with pytest.raises(Killed):
+        fit(run)
+    monkeypatch.undo()
+    fit(run)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("moment", ["during a checkpoint", "during validation", "while reading"])
+def test_a_run_killed_outside_of_a_step_goes_on(run, tmp_path, monkeypatch, moment):
+    fit(replace(run, out=str(tmp_path / "whole")))
+    places = {
+        "during a checkpoint": (resuming.torch, "save", 2),
+        "during validation": (training.Training, "validation_step", 1),
+        "while reading": (loading.media, "read_video", 40),
+    }
+    owner, name, calls = places[moment]
+    inner, left = getattr(owner, name), iter(range(calls))
+
+    def killed(*given, **options):
+        if next(left, None) is None:
+            raise Killed
+        return inner(*given, **options)
+
+    monkeypatch.setattr(owner, name, killed)
+    with pytest.raises(Killed):
+        fit(run)
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").rglob("*.part"))
+    fit(run)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_writes_a_checkpoint(settings, tmp_path, monkeypatch, name):
     longer = replace(settings, max_steps=5, save_every=100)
