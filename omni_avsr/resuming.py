@@ -10,7 +10,7 @@ import json
 import logging
 import signal
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,15 @@ class Keeper(callbacks.Checkpoint):
     def __init__(self, folder: Path, every: int, validates_every: int):
         self.folder, self.every, self.validates_every = folder, every, validates_every
         self.saved, self.told = 0, False
+        self.before: Any = signal.SIG_DFL
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, self._tell)  # SLURM's warning, by convention
+            self.before = signal.signal(signal.SIGUSR1, self._tell)  # SLURM's warning, by convention
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, self.before)
 
     def _tell(self, *_: Any) -> None:
         self.told = True
@@ -105,6 +110,8 @@ def starting_point(settings: TrainSettings) -> Path | None:
     if settings.resume not in ("auto", "never"):
         if not Path(settings.resume).is_file():
             raise ValueError(f"--resume {settings.resume}: there is no such checkpoint; nor is it auto or never")
+        if run.resolve() not in Path(settings.resume).resolve().parents:
+            refuse_taken(run)
         return Path(settings.resume)
     if settings.resume == "never" or not (run / "run.json").is_file():
         refuse_taken(run)
@@ -129,15 +136,17 @@ def finished(run: Path) -> bool:
 
 def refuse_other(run: Path, settings: TrainSettings) -> None:
     """Refuses a run of other settings: its figures would be shown under the wrong name."""
-    known = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]
+    defaults = {field.name: field.default for field in fields(TrainSettings)}  # of what an older version did not know
+    known = {**defaults, **json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]}
     given = {name: value for name, value in asdict(settings).items() if name not in OF_THE_PLACE}
-    other = [f"{name} {known.get(name)}, not {value}" for name, value in given.items() if known.get(name) != value]
+    other = [f"{name} {known[name]}, not {value}" for name, value in given.items() if known[name] != value]
     if other:
         raise ValueError(f"{run} was trained with {'; '.join(other)}: choose another --out")
 
 
-def go_on_with(metrics: loggers.CSVLogger, step: int) -> None:
-    """Keeps the rows of metrics.csv before this step, which the logger would delete."""
+def go_on_with(metrics: loggers.CSVLogger, checkpoint: Path) -> None:
+    """Keeps the rows of metrics.csv before the checkpoint's step, which the logger would delete."""
+    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
     file = Path(metrics.log_dir) / "metrics.csv"
     rows = list(csv.DictReader(file.open(newline="", encoding="utf-8"))) if file.is_file() else []
     kept = [row for row in rows if int(row["step"]) < step]

@@ -118,7 +118,7 @@ class Training(lightning.LightningModule):
         tokens = sum(len(ids) for ids in self.processor.answers(batch["text"]))
         total = torch.tensor(float(tokens), device=self.device)
         all_reduce(total)
-        return tokens * get_world_size() / total.item()
+        return tokens * get_world_size() / max(1.0, total.item())
 
     def _features(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         return batch["features"] if "features" in batch else self.model.encode(**batch["media"])
@@ -273,7 +273,7 @@ def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None
     if checkpoint:
         log.warning("going on from %s", checkpoint)
         for logger in trainer.loggers[:1]:
-            resuming.go_on_with(logger, int(checkpoint.stem.rpartition("-")[2]))
+            resuming.go_on_with(logger, checkpoint)
     try:
         trainer.fit(training, ckpt_path=checkpoint)
     except torch.OutOfMemoryError as error:
