@@ -16,7 +16,7 @@ from omni_avsr.data import manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.run import silent
 from omni_avsr.settings import TrainSettings
-from omni_avsr.training import Batches
+from omni_avsr.batches import Batches
 
 MODULE = "benchmarks.data"
 CLIPS = 160
