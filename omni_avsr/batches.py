@@ -1,6 +1,7 @@
 """The data of a training run: which clips come when, read or encoded once, and what could not be read."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ class Batches:
         settings, towers = self.settings, {k: t for k, t in self.model.config.towers.items() if k != "llm"}
         augmented = (settings.noise_probability, settings.noise_snr, settings.audio_mask, settings.video_mask)
         clips = [(str(clip.video.absolute()), clip.text) for clip in dataset.clips]
-        key = repr((self.streams, towers, augmented, settings.seed, settings.max_frames, copies, clips))
+        context = self.model.config.audio_context
+        key = repr((self.streams, towers, context, augmented, settings.seed, settings.max_frames, copies, clips))
         file = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
         if file.is_file():
             return Cached(torch.load(file, weights_only=True), dataset.clips)
@@ -94,7 +96,7 @@ class Batches:
     @torch.no_grad()
     def _cached(self, dataset: loading.ClipDataset, copies: int) -> "Cached":
         """Every clip's features in so many augmented copies."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
         self.model.to(device)
         buckets = loading.buckets([clip.frames for clip in dataset.clips], self.settings.max_frames)
         batches = [[(index, copy) for index in bucket] for copy in range(copies) for bucket in buckets]

@@ -237,7 +237,11 @@ def _journal(out: Path | None, settings: Decoding, name: str, clips: Sequence[ma
         yield Journal(None)
         return
     config = Path(name) / "config.json"
-    head: dict[str, Any] = {**asdict(settings), "checkpoint": name, "clips": [clip.id for clip in clips]}
+    head: dict[str, Any] = {
+        **asdict(settings),
+        "checkpoint": name,
+        "clips": [(clip.id, clip.text, str(clip.video)) for clip in clips],
+    }
     head["trained"] = config.stat().st_mtime_ns if config.is_file() else None
     for place in ("out", "device", "max_frames"):
         head.pop(place)

@@ -64,7 +64,7 @@ def accelerator() -> Finding:
     if not torch.cuda.is_available():
         return Finding("GPU", f"none; {torch.get_num_threads()} threads of the CPU are enough for the toy world")
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    if torch.cuda.is_bf16_supported():
+    if torch.cuda.is_bf16_supported(including_emulation=False):
         return Finding("GPU", f"{names}, bf16")
     return Finding("GPU", f"{names}, without bf16", "train with --precision 32-true")
 

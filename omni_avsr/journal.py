@@ -32,7 +32,7 @@ class Journal:
         write_text(file, _text([head, *self.lines]))  # without a line that was cut off
 
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Writes lines, all or none of them after a kill but the last."""
+        """Writes lines; of what is being written, a kill may cut off the last one."""
         if self.file is None:
             return
         with self.file.open("a", encoding="utf-8") as out:

@@ -20,7 +20,7 @@ from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
 LONGEST_GAP = 60  # seconds without a picture or a sound that are believed
 CLOCK_ERROR = 0.04  # seconds between two sounds that are no gap
-FRAMES_MISSED = 2  # of a clip that is whole: an edit may hide some
+FRAMES_MISSED = 2  # of a clip that is whole
 LARGEST_FRAME = 8192 * 8192  # pixels; a frame that says more of itself is not read
 CUT_OFF = 1.0  # seconds that a file may be shorter than it says
 TELEVISION = (ColorRange.UNSPECIFIED, ColorRange.MPEG)  # black is 16 and white 235, as in nearly all files
@@ -46,8 +46,12 @@ def read_video(path: Path | str) -> np.ndarray:
     """The first video stream's frames as grey uint8 (T, H, W), as they are, whatever their rate."""
     with _open(path, "video") as container:
         container.streams.video[0].thread_type = "NONE"  # clips are short, and many are read at once
-        frames = [_grey(frame) for frame in container.decode(video=0)]
-        announced = container.streams.video[0].frames
+        frames: list[np.ndarray] = []
+        hidden = 0
+        for packet in container.demux(video=0):
+            hidden += packet.is_discard  # by an edit
+            frames += map(_grey, packet.decode())
+        announced = container.streams.video[0].frames - hidden
     if not frames:
         raise ValueError(f"{path} has a video stream without frames")
     if len(frames) < announced - FRAMES_MISSED:

@@ -8,15 +8,20 @@ import csv
 import io
 import json
 import logging
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from omni_avsr.run import refuse_taken, write_text, write_whole
 from omni_avsr.settings import TrainSettings
@@ -42,25 +47,23 @@ class Keeper(callbacks.Checkpoint):
 
     def __init__(self, folder: Path, every: int, validates_every: int):
         self.folder, self.every, self.validates_every = folder, every, validates_every
-        self.saved, self.told = 0, False
-        self.before: Any = signal.SIG_DFL
+        self.saved = 0
+        self.told = self.ends = False  # to write one, and to end the run then
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.saved = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGUSR1, self._tell)  # SLURM's warning, by convention
-
-    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, self.before)
+            signal.signal(signal.SIGUSR1, self._tell)  # SLURM's warning, by convention
+            signal.signal(signal.SIGTERM, self._end)  # Lightning's own would end the run without a checkpoint
 
     def _tell(self, *_: Any) -> None:
         self.told = True
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.saved = trainer.global_step
+    def _end(self, *_: Any) -> None:
+        self.told = self.ends = True
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        told = trainer.strategy.reduce_boolean_decision(self.told or trainer.received_sigterm, all=False)
+        told = trainer.strategy.reduce_boolean_decision(self.told, all=False)
         due = told or trainer.global_step - self.saved >= self.every
         under_way = (
             (batch_idx + 1) % trainer.accumulate_grad_batches
@@ -85,6 +88,20 @@ class Keeper(callbacks.Checkpoint):
         if trainer.is_global_zero:
             for old in checkpoints(self.folder)[KEPT:]:
                 old.unlink()
+        if trainer.strategy.reduce_boolean_decision(self.ends, all=False):
+            raise SIGTERMException
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """Gives the signals back that a run listens to."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -106,27 +123,32 @@ def newest(folder: Path) -> Path | None:
 
 def starting_point(settings: TrainSettings) -> Path | None:
     """The checkpoint to go on from; refuses a folder that holds a finished run, or one of other settings."""
-    run = Path(settings.out)
-    if settings.resume not in ("auto", "never"):
-        if not Path(settings.resume).is_file():
-            raise ValueError(f"--resume {settings.resume}: there is no such checkpoint; nor is it auto or never")
-        if run.resolve() not in Path(settings.resume).resolve().parents:
-            refuse_taken(run)
-        return Path(settings.resume)
+    run, given = Path(settings.out), _given(settings)
     if settings.resume == "never" or not (run / "run.json").is_file():
         refuse_taken(run)
-        return None
+        return given
     refuse_other(run, settings)
     if finished(run):
         raise ValueError(f"{run} holds a finished run: choose another --out, or remove it")
-    return newest(run / "checkpoints")
+    chosen = newest(run / "checkpoints")
+    torn = takewhile(lambda path: path != chosen, checkpoints(run / "checkpoints"))
+    for useless in [*torn, *run.rglob("*.part")]:
+        useless.unlink()
+    return chosen or given
+
+
+def _given(settings: TrainSettings) -> Path | None:
+    """The checkpoint that a new run is to begin from."""
+    if settings.resume in ("auto", "never"):
+        return None
+    if not Path(settings.resume).is_file():
+        raise ValueError(f"--resume {settings.resume}: there is no such checkpoint; nor is it auto or never")
+    return Path(settings.resume)
 
 
 def last(settings: TrainSettings) -> Path | None:
     """What the first process of a run goes on from, for its others."""
-    if settings.resume not in ("auto", "never"):
-        return Path(settings.resume)
-    return newest(Path(settings.out) / "checkpoints")
+    return newest(Path(settings.out) / "checkpoints") or _given(settings)
 
 
 def finished(run: Path) -> bool:
@@ -148,13 +170,17 @@ def go_on_with(metrics: loggers.CSVLogger, checkpoint: Path) -> None:
     """Keeps the rows of metrics.csv before the checkpoint's step, which the logger would delete."""
     step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
     file = Path(metrics.log_dir) / "metrics.csv"
-    rows = list(csv.DictReader(file.open(newline="", encoding="utf-8"))) if file.is_file() else []
-    kept = [row for row in rows if int(row["step"]) < step]
-    writer = metrics.experiment  # deletes the file
-    if kept:
-        writer.metrics_keys = list(kept[0])
+    kept = file.with_suffix(".kept")  # there if a run was killed right here
+    source = kept if kept.is_file() else file
+    rows = list(csv.DictReader(source.open(newline="", encoding="utf-8"))) if source.is_file() else []
+    rows = [row for row in rows if (row["step"] or "").isdecimal() and int(row["step"]) < step]  # a torn one is none
+    if rows:
         text = io.StringIO(newline="")
-        lines = csv.DictWriter(text, writer.metrics_keys)
+        lines = csv.DictWriter(text, list(rows[0]))
         lines.writeheader()
-        lines.writerows(kept)
-        write_text(file, text.getvalue())
+        lines.writerows(rows)
+        write_text(kept, text.getvalue())
+    writer = metrics.experiment  # deletes the file
+    if rows:
+        writer.metrics_keys = list(rows[0])
+        os.replace(kept, file)

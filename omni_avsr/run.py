@@ -48,9 +48,17 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         write(part)
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def first_process() -> bool:
+    """Whether this is the one of a run's processes that writes and prints."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return not int(next(filter(None, ranks), 0))
 
 
 def write_text(path: Path | str, text: str) -> None:

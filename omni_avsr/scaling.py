@@ -15,7 +15,7 @@ from omni_avsr.evaluation import Row, Setting, finest
 from omni_avsr.inspecting import inspect
 from omni_avsr.report import STYLE, TASK_LOOKS, as_svg, new_axes, publish, write_page
 from omni_avsr.resuming import finished, refuse_other
-from omni_avsr.run import Report, silent, write_text
+from omni_avsr.run import Report, first_process, silent, write_text
 from omni_avsr.settings import EvaluateSettings, TrainSettings
 from omni_avsr.tasks import Task
 from omni_avsr.training import fit
@@ -82,7 +82,7 @@ def train_one(settings: TrainSettings, report: Report) -> None:
     if settings.data and not settings.test:
         raise ValueError(f"a scaling study on {settings.data} needs --test: label files to be measured on")
     train_once(settings, report)
-    if not (run / "evaluation" / "results.json").is_file():
+    if first_process() and not (run / "evaluation" / "results.json").is_file():
         data = EvaluateSettings(data=settings.test, root=settings.root, format=settings.format, tokens=settings.tokens)
         toy = replace(data, toy_world=settings.toy_world, toy_clips=settings.toy_clips)
         grid = replace(toy, checkpoint=str(run), seed=settings.seed)

@@ -79,14 +79,16 @@ class TrainSettings:
     keep: int = option(0, "Checkpoints of the last validations to keep, for `omni-avsr average`.")
     valid_clips: int = option(48, "Validation clips used.")
     save_every: int = option(100, "Steps between the checkpoints that a run which is cut off goes on from.")
-    resume: str = option("auto", "auto goes on with the run in --out, never refuses it; or a checkpoint to go on from.")
+    resume: str = option(
+        "auto", "auto goes on with the run in --out, never refuses it; or a checkpoint that a new run begins from."
+    )
     max_unreadable: float = option(0.01, "Share of clips that may be unreadable before the run stops.")
     precision: str | None = option(None, "Lightning's precision.  [default: bf16-mixed on a GPU, else 32-true]")
     devices: str = option("auto", "Lightning's devices: a number, or auto.")
     nodes: int = option(1, "Machines, each with as many devices.")
-    strategy: str = option("auto", "auto, ddp, or another of Lightning's.")
+    strategy: str = option("auto", "auto, ddp, or another of Lightning's, which are not tested.")
     workers: int = option(0, "Processes that read clips.")
-    logger: str = option("tensorboard", "tensorboard, wandb, csv or none; metrics.csv is always written.")
+    logger: str = option("tensorboard", "tensorboard, wandb, csv or none; metrics.csv is written by all but none.")
 
     def __post_init__(self):
         row = methods.method(self.method)

@@ -17,10 +17,9 @@ import lightning
 import numpy
 import torch
 from lightning.pytorch import callbacks, loggers
-from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import Tensor
-from torch.distributed import all_reduce, get_world_size, is_initialized
+from torch.distributed import all_gather_object, all_reduce, get_world_size, is_initialized
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
@@ -29,9 +28,9 @@ from omni_avsr.batches import Batches
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor, Route
-from omni_avsr.run import Report, finish_run, locked, silent, start_run, write_text
+from omni_avsr.run import Report, finish_run, first_process, locked, silent, start_run, write_text
 from omni_avsr.settings import TrainSettings
-from omni_avsr.tasks import Task
+from omni_avsr.tasks import VIDEO_FPS, Task
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +86,7 @@ class Training(lightning.LightningModule):
         keys = ["wer", *(f"{what}/{name}" for what in ("loss", "wer") for name in names)]
         self.validated: Any = torch.nn.ModuleDict({key: MeanMetric() for key in keys})
         self.batch: dict[str, Any] = {}  # the one at hand, for who asks what went wrong
+        self.clips: list[str] = []  # of the optimizer step at hand
 
     def train_dataloader(self) -> DataLoader:
         return self.data.training(self.spent.batches, self.global_rank, self.trainer.world_size)
@@ -96,8 +96,8 @@ class Training(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor | None:
         self.batch = batch
-        self._count(batch)
-        share = self._share(batch)
+        self.clips += [self.data.clips[index].id for index, _ in batch["keys"]]
+        share = self._count(batch)
         if not batch["text"]:
             return sum(w.sum() for w in self.parameters() if w.requires_grad) * 0.0 if is_initialized() else None
         features = self._features(batch)
@@ -111,26 +111,29 @@ class Training(lightning.LightningModule):
         self._show(batch, losses)
         return share * total
 
-    def _share(self, batch: dict[str, Any]) -> float:
-        """What makes the mean over processes, which DDP takes, a mean over the tokens of all of them."""
-        if not is_initialized():
-            return 1.0
-        tokens = sum(len(ids) for ids in self.processor.answers(batch["text"]))
-        total = torch.tensor(float(tokens), device=self.device)
-        all_reduce(total)
-        return tokens * get_world_size() / max(1.0, total.item())
-
     def _features(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         return batch["features"] if "features" in batch else self.model.encode(**batch["media"])
 
-    def _count(self, batch: dict[str, Any]) -> None:
-        spent, clips = self.spent, len(self.data.clips)
-        spent.clips, spent.speech = spent.clips + len(batch["text"]), spent.speech + sum(batch["seconds"])
-        spent.unreadable |= dict.fromkeys(batch["unreadable"])
-        if len(spent.unreadable) > self.settings.max_unreadable * clips:
+    def _count(self, batch: dict[str, Any]) -> float:
+        """Notes the batches of all processes; returns what turns their mean, which DDP takes, into one over tokens."""
+        tokens = sum(len(ids) for ids in self.processor.answers(batch["text"]))
+        facts, unreadable = [tokens, len(batch["text"]), sum(batch["seconds"])], [batch["unreadable"]]
+        if is_initialized():
+            of_all = torch.tensor(facts, device=self.device)
+            all_reduce(of_all)
+            facts, unreadable = of_all.tolist(), unreadable * get_world_size()
+            all_gather_object(unreadable, batch["unreadable"])
+        self.spent.clips, self.spent.speech = self.spent.clips + int(facts[1]), self.spent.speech + facts[2]
+        self.spent.unreadable |= dict.fromkeys(name for names in unreadable for name in names)
+        self._refuse_many_unreadable()
+        return tokens * len(unreadable) / max(1.0, facts[0])
+
+    def _refuse_many_unreadable(self) -> None:
+        lost, clips = self.spent.unreadable, len(self.data.clips)
+        if len(lost) > self.settings.max_unreadable * clips:
             raise ValueError(
-                f"{len(spent.unreadable)} of {clips} clips cannot be read, more than --max-unreadable "
-                f"{self.settings.max_unreadable:g}: {', '.join(spent.unreadable)}"
+                f"{len(lost)} of {clips} clips cannot be read, more than --max-unreadable "
+                f"{self.settings.max_unreadable:g}: {', '.join(lost)}"
             )
 
     def _loss(self, batch, features, task: str, audio_rate: int | None, video_rate: int | None) -> Tensor:
@@ -145,6 +148,7 @@ class Training(lightning.LightningModule):
         self.log_dict(shown, prog_bar=True, batch_size=len(batch["text"]))
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        self.batch = batch
         if not batch["text"]:
             return
         features = self._features(batch)
@@ -189,12 +193,16 @@ class Training(lightning.LightningModule):
         """Clips; a step whose gradients are not finite is left out, and three of them in a row end the run."""
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip or math.inf)
-        if norm.isfinite():
+        clips, self.clips = self.clips, []
+        if norm.isfinite() or self.trainer.precision == "16-mixed":  # whose scaler leaves such steps out by itself
             self.spent.bad_in_a_row = 0
             return
         optimizer.zero_grad()
+        if is_initialized():
+            everywhere = [clips] * get_world_size()
+            all_gather_object(everywhere, clips)
+            clips = [name for names in everywhere for name in names]
         self.spent.bad, self.spent.bad_in_a_row = self.spent.bad + 1, self.spent.bad_in_a_row + 1
-        clips = [self.data.clips[index].id for index, _ in self.batch["keys"]]
         log.warning("step %d left out: its gradients are not finite; clips %s", self.global_step, ", ".join(clips))
         if self.spent.bad_in_a_row == BAD_STEPS:
             file = Path(self.settings.out) / "bad-batch.json"
@@ -207,10 +215,13 @@ class Training(lightning.LightningModule):
         checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
         self.spent.batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         checkpoint["spent"] = {**vars(self.spent), "started": None, "before": self.spent.time}
+        checkpoint["processes"] = self.trainer.world_size
         checkpoint["random"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from there."""
+        if checkpoint["processes"] != self.trainer.world_size:
+            raise ValueError(f"this run has {checkpoint['processes']} processes, not {self.trainer.world_size}")
         self.spent = Spent(**{**checkpoint["spent"], "started": time.monotonic()})
         self.random = checkpoint["random"]
 
@@ -235,7 +246,7 @@ def fit(settings: TrainSettings, report: Report = silent) -> Path:
 
     A run that was cut off goes on from its last checkpoint.
     """
-    if rank_zero_only.rank:
+    if not first_process():
         return _fit(settings, report, resuming.last(settings))
     with locked(Path(settings.out)):
         return _fit(settings, report, resuming.starting_point(settings))
@@ -253,7 +264,7 @@ def _fit(settings: TrainSettings, report: Report, checkpoint: Path | None) -> Pa
         model.compile_layers()
     data = Batches(model, processor, settings, report)
     data.prepare(train, valid)
-    run = Path(settings.out) if rank_zero_only.rank else start_run(settings.out, settings, checkpoint)
+    run = start_run(settings.out, settings, checkpoint) if first_process() else Path(settings.out)
     trainer = _trainer(settings, run)
     training = Training(model, processor, settings, data)
     with warnings.catch_warnings():
@@ -269,18 +280,18 @@ def _fit(settings: TrainSettings, report: Report, checkpoint: Path | None) -> Pa
 
 
 def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None) -> None:
-    settings = training.settings
-    if checkpoint:
+    if checkpoint and trainer.is_global_zero:
         log.warning("going on from %s", checkpoint)
         for logger in trainer.loggers[:1]:
             resuming.go_on_with(logger, checkpoint)
     try:
-        trainer.fit(training, ckpt_path=checkpoint)
+        with resuming.signals():
+            trainer.fit(training, ckpt_path=checkpoint)
     except torch.OutOfMemoryError as error:
-        lengths = training.batch["media"].get("video_lengths", training.batch["media"].get("audio_lengths"))
+        seconds = training.batch.get("seconds") or [0.0]
         raise ValueError(
-            f"out of memory in a batch of {len(lengths)} clips, the longest of {int(lengths.max())} frames: lower "
-            f"--max-frames, now {settings.max_frames}, or set --gradient-checkpointing"
+            f"out of memory in a batch of {len(seconds)} clips, the longest of {round(max(seconds) * VIDEO_FPS)} video "
+            f"frames: lower --max-frames, now {training.settings.max_frames}, or set --gradient-checkpointing"
         ) from error
 
 
@@ -327,6 +338,7 @@ def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
         "wandb": lambda: [loggers.WandbLogger(run.name, save_dir=run)],
     }.get(settings.logger, list)()
     validates = min(every, settings.max_steps) * settings.accumulate
+    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()  # torchrun may run inside of SLURM
     keeper = resuming.Keeper(run / "checkpoints", settings.save_every, validates)
     return lightning.Trainer(
         max_steps=settings.max_steps,
@@ -335,7 +347,7 @@ def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
         accumulate_grad_batches=settings.accumulate,
         num_nodes=settings.nodes,
         strategy=STRATEGIES.get(settings.strategy, settings.strategy),
-        plugins=[resuming.Whole(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
+        plugins=[resuming.Whole(), *([SLURMEnvironment(auto_requeue=False)] if slurm else [])],
         use_distributed_sampler=False,
         val_check_interval=validates,
         check_val_every_n_epoch=None,

@@ -140,18 +140,24 @@ def test_a_run_killed_outside_of_a_step_goes_on(run, tmp_path, monkeypatch, mome
     assert_same(tmp_path / "whole", tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_a_signal_writes_a_checkpoint(settings, tmp_path, monkeypatch, name):
-    longer = replace(settings, max_steps=5, save_every=100)
+@pytest.mark.parametrize(
+    ("name", "step", "saved"), [("SIGTERM", 2, 3), ("SIGTERM", 9, 11), ("SIGTERM", 12, 13), ("SIGUSR1", 2, 3)]
+)
+def test_a_signal_writes_a_checkpoint(settings, tmp_path, monkeypatch, name, step, saved):
+    """Where the step is being logged, or the last before a validation, after the next one."""
+    longer = replace(settings, max_steps=13, save_every=100)
     at_step(monkeypatch, None)
     fit(replace(longer, out=str(tmp_path / "whole")))
-    at_step(monkeypatch, 2, lambda: os.kill(os.getpid(), getattr(signal, name)))
+    at_step(monkeypatch, step, lambda: os.kill(os.getpid(), getattr(signal, name)))
+    before = signal.getsignal(getattr(signal, name))
     if name == "SIGTERM":
         with pytest.raises(SystemExit):
             fit(longer)
-        assert [path.name for path in resuming.checkpoints(tmp_path / "run" / "checkpoints")] == ["resume-3.ckpt"]
+        written = [path.name for path in resuming.checkpoints(tmp_path / "run" / "checkpoints")]
+        assert written == [f"resume-{saved}.ckpt"]
         at_step(monkeypatch, None)
     fit(longer)
+    assert signal.getsignal(getattr(signal, name)) == before
     assert_same(tmp_path / "whole", tmp_path / "run")
 
 
@@ -203,7 +209,12 @@ def test_another_run_can_go_on_from_a_checkpoint(settings, tmp_path, monkeypatch
         fit(longer)
     at_step(monkeypatch, None)
     newest = resuming.checkpoints(tmp_path / "run" / "checkpoints")[0]
-    fit(replace(longer, out=str(tmp_path / "other"), resume=str(newest)))
+    other = replace(longer, out=str(tmp_path / "other"), resume=str(newest))
+    at_step(monkeypatch, 3, kill)
+    with pytest.raises(Killed):
+        fit(other)
+    at_step(monkeypatch, None)
+    fit(other)
     fit(longer)
     weights, others = outcome(tmp_path / "run")[0], outcome(tmp_path / "other")[0]
     assert all(torch.equal(weights[name], others[name]) for name in weights)

@@ -147,4 +147,5 @@ def test_kept_features_are_of_what_a_run_takes(settings, tmp_path):
     keep = {"cache_copies": 1, "feature_cache": str(tmp_path / "features")}
     fit(replace(settings, **keep, method="llama-avsr", tasks="asr", out=str(tmp_path / "first")))
     fit(replace(settings, **keep, out=str(tmp_path / "second")))
-    assert len(list((tmp_path / "features").iterdir())) == 2
+    fit(replace(settings, **keep, audio_context="padded", out=str(tmp_path / "third")))
+    assert len(list((tmp_path / "features").iterdir())) == 3

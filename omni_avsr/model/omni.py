@@ -249,7 +249,8 @@ class OmniAVSR(PreTrainedModel):
         loss = label_loss(llm.get_output_embeddings(), torch.cat(hidden), torch.cat(targets))
         if not self.config.sink_loss_weight:
             return OmniAVSROutput(loss=loss)
-        sink = torch.cat(sinks).mean()
+        squares = torch.cat(sinks)
+        sink = squares.sum() / max(1, len(squares))
         return OmniAVSROutput(loss=loss + self.config.sink_loss_weight * sink, sink_loss=sink)
 
     def generate(self, *batch: Any, **options: Any) -> Tensor:
