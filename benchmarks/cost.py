@@ -87,7 +87,8 @@ def draw(found: Points, file: Path) -> None:
         for row, (what, label) in enumerate((("wall", "seconds a step"), ("mib", "MiB over the model"))):
             axis = axes[row][column]
             axis.plot(sizes, [cost[what] for _, cost in costs], "o-", color="C0")
-            axis.set(xlim=(0, None), ylim=(0, None), ylabel=label if not column else "")
+            highest = max(cost[what] for _, cost in costs)
+            axis.set(xlim=(0, None), ylim=(0, 1.08 * highest), ylabel=label if not column else "")
             axis.grid(alpha=0.3)
         axes[1][column].set_xlabel(NAMES[name])
     file.parent.mkdir(parents=True, exist_ok=True)
