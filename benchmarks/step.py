@@ -78,6 +78,7 @@ class Step:
         self.batch = {
             "media": processor.media(clips["audio"], clips["video"]), "text": clips["text"],
             "seconds": list(seconds), "unreadable": [],
+            "keys": [],
         }  # fmt: skip
 
     def __call__(self, number: int = 0) -> None:

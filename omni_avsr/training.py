@@ -119,7 +119,7 @@ class Training(lightning.LightningModule):
         tokens = sum(len(ids) for ids in self.processor.answers(batch["text"]))
         facts, unreadable = [tokens, len(batch["text"]), sum(batch["seconds"])], [batch["unreadable"]]
         if is_initialized():
-            of_all = torch.tensor(facts, device=self.device)
+            of_all = torch.tensor(facts, dtype=torch.float32, device=self.device)
             all_reduce(of_all)
             facts, unreadable = of_all.tolist(), unreadable * get_world_size()
             all_gather_object(unreadable, batch["unreadable"])

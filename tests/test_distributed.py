@@ -58,14 +58,16 @@ torch.manual_seed(0)
 tokenizer = PreTrainedTokenizerFast.from_pretrained(sys.argv[1])
 model = OmniAVSR.from_towers(whisper_config(), avhubert_config(), llm_config(), tokenizer=tokenizer, **SMALL)
 processor = OmniAVSRProcessor(tokenizer, model.config)
-training = Training(model, processor, TrainSettings(cache_copies=0), SimpleNamespace(clips=[None] * 4))
+data = SimpleNamespace(clips=[SimpleNamespace(id="x")] * 4)
+training = Training(model, processor, TrainSettings(cache_copies=0), data)
 training.log_dict = lambda *_, **__: None
 lengths = (30, 12, 9, 20)
 
 def gradients(rows):
     both = clips(*lengths)
     media = processor.media([both["audio"][i] for i in rows], [both["video"][i] for i in rows]) if rows else {}
-    batch = {"media": media, "text": [TEXTS[i] for i in rows], "seconds": [1.0] * len(rows), "unreadable": []}
+    batch = {"media": media, "text": [TEXTS[i] for i in rows], "seconds": [1.0] * len(rows)}
+    batch |= {"unreadable": [], "keys": [(i, 0) for i in rows]}
     model.zero_grad()
     training.training_step(batch, 0).backward()
     return {n: w.grad.clone() if w.grad is not None else torch.zeros_like(w)
