@@ -102,7 +102,7 @@ def test_two_processes_have_the_gradients_of_one(gradients):
 @pytest.fixture
 def hosts():
     """Two network namespaces with a cable between them, as two machines have it."""
-    names = ("omni-avsr-a", "omni-avsr-b")
+    names = (f"omni-{os.getpid()}-a", f"omni-{os.getpid()}-b")
     steps = [
         *(f"netns add {name}" for name in names),
         f"link add cable netns {names[0]} type veth peer name cable netns {names[1]}",
@@ -132,9 +132,13 @@ def test_two_hosts_have_the_gradients_of_one(gradients, hosts):
         meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29511", f"--rdzv-conf=is_host={int(i == 1)}"]
         command = [*torchrun, *meeting, "--rdzv-id=test", f"--local-addr=10.77.0.{i}", *gradients]
         runs.append(subprocess.Popen(["ip", "netns", "exec", name, *command], env=own, **pipes))
-    for run in runs:
-        out, error = run.communicate(timeout=240)
-        assert out.count("equal") == 1, error
+    try:
+        for run in runs:
+            out, error = run.communicate(timeout=240)
+            assert out.count("equal") == 1, error
+    finally:
+        for run in runs:
+            run.kill()
 
 
 @pytest.mark.parametrize("clips", [2, 6])
