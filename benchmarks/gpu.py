@@ -90,7 +90,7 @@ def agreement(model: OmniAVSR, processor: OmniAVSRProcessor, device: str) -> dic
 
 def training(model: OmniAVSR, processor: OmniAVSRProcessor, frames: int, peak: float) -> dict[str, float]:
     """A step's seconds, hours of speech an hour, memory, and its share of the FLOP/s that matrix products reach."""
-    seconds = SECONDS * (frames // round(sum(SECONDS) * VIDEO_FPS))
+    seconds = SECONDS * max(1, frames // round(sum(SECONDS) * VIDEO_FPS))
     step = Step(model, processor, seconds)
     step.batch["media"] = {name: values.to(model.device) for name, values in step.batch["media"].items()}
     with FlopCounterMode(display=False) as counter:

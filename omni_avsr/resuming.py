@@ -153,7 +153,8 @@ def last(settings: TrainSettings) -> Path | None:
 
 def finished(run: Path) -> bool:
     """Whether the run has its model."""
-    return "trained" in json.loads((run / "run.json").read_text(encoding="utf-8"))
+    known = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return "trained" in known and (run / "model" / "config.json").is_file()
 
 
 def refuse_other(run: Path, settings: TrainSettings) -> None:
