@@ -97,7 +97,8 @@ class Batches:
     def _cached(self, dataset: loading.ClipDataset, copies: int) -> "Cached":
         """Every clip's features in so many augmented copies."""
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        self.model.to(device)
+        for encoder in filter(None, (self.model.audio_encoder, self.model.video_encoder)):
+            encoder.to(device)
         buckets = loading.buckets([clip.frames for clip in dataset.clips], self.settings.max_frames)
         batches = [[(index, copy) for index in bucket] for copy in range(copies) for bucket in buckets]
         cached = Cached([{} for _ in range(copies)], dataset.clips)

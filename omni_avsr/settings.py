@@ -20,6 +20,13 @@ def numbers(text: str) -> list[int]:
         raise ValueError(f"{text!r} is not a list of whole numbers such as 4,16") from None
 
 
+CHOICES = {
+    "rates_in_a_step": ("fixed", "all", "sampled"),
+    "strategy": ("auto", "ddp", "fsdp"),
+    "logger": ("tensorboard", "wandb", "csv", "none"),
+}
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """The options of `omni-avsr train`; the defaults train the tiny towers on the toy corpus."""
@@ -86,14 +93,15 @@ class TrainSettings:
     precision: str | None = option(None, "Lightning's precision.  [default: bf16-mixed on a GPU, else 32-true]")
     devices: str = option("auto", "Lightning's devices: a number, or auto.")
     nodes: int = option(1, "Machines, each with as many devices.")
-    strategy: str = option("auto", "auto, ddp, or another of Lightning's, which are not tested.")
+    strategy: str = option(
+        "auto", "ddp; fsdp, which shares out the LLM's layers; auto is ddp if there are several devices."
+    )
     workers: int = option(0, "Processes that read clips.")
     logger: str = option("tensorboard", "tensorboard, wandb, csv or none; metrics.csv is written by all but none.")
 
     def __post_init__(self):
         row = methods.method(self.method)
-        known = (("rates_in_a_step", ("fixed", "all", "sampled")), ("logger", ("tensorboard", "wandb", "csv", "none")))
-        for name, allowed in known:
+        for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise ValueError(f"unknown {name} {value!r}; available: {', '.join(allowed)}")

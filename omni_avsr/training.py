@@ -23,20 +23,21 @@ from torch.distributed import all_gather_object, all_reduce, get_world_size, is_
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from omni_avsr import resuming, text
+from omni_avsr import resuming, sharding, text
 from omni_avsr.batches import Batches
 from omni_avsr.data import augment, loading, manifest
 from omni_avsr.data.toy import toy_corpus
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor, Route
 from omni_avsr.run import Report, finish_run, first_process, locked, silent, start_run, write_text
 from omni_avsr.settings import TrainSettings
-from omni_avsr.tasks import VIDEO_FPS, Task
+from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE, VIDEO_FPS, Task
 
 log = logging.getLogger(__name__)
 
-EXPECTED = ".*(in eval mode|exists and is not empty|does not have many workers|resuming from a checkpoint).*"
+EXPECTED = (
+    ".*(in eval mode|exists and is not empty|does not have many workers|resuming from a checkpoint|sync_dist=True).*"
+)
 BAD_STEPS = 3  # in a row
-STRATEGIES = {"ddp": "ddp_find_unused_parameters_true"}  # a step leaves out the projectors of other rates
 
 
 def routes(config: OmniAVSRConfig, mode: str, rng: numpy.random.Generator | None = None) -> list[Route]:
@@ -88,6 +89,10 @@ class Training(lightning.LightningModule):
         self.batch: dict[str, Any] = {}  # the one at hand, for who asks what went wrong
         self.clips: list[str] = []  # of the optimizer step at hand
 
+    def configure_model(self) -> None:
+        if self.settings.strategy == "fsdp":
+            sharding.share_out(self, self.model, self.trainer.strategy.root_device.type)
+
     def train_dataloader(self) -> DataLoader:
         return self.data.training(self.spent.batches, self.global_rank, self.trainer.world_size)
 
@@ -99,7 +104,9 @@ class Training(lightning.LightningModule):
         self.clips += [self.data.clips[index].id for index, _ in batch["keys"]]
         share = self._count(batch)
         if not batch["text"]:
-            return sum(w.sum() for w in self.parameters() if w.requires_grad) * 0.0 if is_initialized() else None
+            if not is_initialized():
+                return None
+            batch = self._silence()
         features = self._features(batch)
         weights = self.settings.weights
         plan = routes(self.model.config, self.settings.step_rates, augment.generator(self.settings.seed, "rates", step))
@@ -108,8 +115,16 @@ class Training(lightning.LightningModule):
             by_task.setdefault(task, []).append(self._loss(batch, features, task, audio_rate, video_rate))
         losses = {task: torch.stack(values).mean() for task, values in by_task.items()}
         total = torch.stack([weights[Task(task)] * loss for task, loss in losses.items()]).mean()
-        self._show(batch, losses)
+        if share:
+            self._show(batch, losses)
         return share * total
+
+    def _silence(self) -> dict[str, Any]:
+        """What a process without clips computes, for nothing: the others wait for its part."""
+        streams = self.model.config.streams(self.model.config.tasks)
+        audio, video = torch.zeros(SAMPLE_RATE), torch.zeros(VIDEO_FPS, CROP_SIZE, CROP_SIZE)  # a second
+        media = self.processor.media([audio] if "audio" in streams else None, [video] if "video" in streams else None)
+        return {"media": {name: values.to(self.device) for name, values in media.items()}, "text": [""]}
 
     def _features(self, batch: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         return batch["features"] if "features" in batch else self.model.encode(**batch["media"])
@@ -146,6 +161,14 @@ class Training(lightning.LightningModule):
         shown: dict[str, Any] = {task: loss.detach() for task, loss in losses.items()}
         shown |= {"clips/s": self.spent.clips / self.spent.time, "hours/hour": self.spent.speech / self.spent.time}
         self.log_dict(shown, prog_bar=True, batch_size=len(batch["text"]))
+
+    def on_validation_start(self) -> None:
+        if self.settings.strategy == "fsdp":
+            sharding.gather(self.model)
+
+    def on_validation_end(self) -> None:
+        if self.settings.strategy == "fsdp":
+            sharding.release(self.model)
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         self.batch = batch
@@ -262,6 +285,7 @@ def _fit(settings: TrainSettings, report: Report, checkpoint: Path | None) -> Pa
         model.activation_checkpointing_enable()
     if settings.compile:
         model.compile_layers()
+    model.train()  # which Lightning leaves to us: without it no layer is recomputed
     data = Batches(model, processor, settings, report)
     data.prepare(train, valid)
     run = start_run(settings.out, settings, checkpoint) if first_process() else Path(settings.out)
@@ -326,6 +350,13 @@ def _clips(settings: TrainSettings, report: Report) -> tuple[list[manifest.Clip]
     return kept, loading.within_budget(clips["valid"], settings.max_frames)[: settings.valid_clips]
 
 
+def _strategy(settings: TrainSettings) -> str:
+    """Lightning's: with several processes DDP, to which the projectors of rates that a step leaves out are no news."""
+    devices = str(max(1, torch.cuda.device_count())) if settings.devices == "auto" else settings.devices
+    alone = settings.strategy == "auto" and devices == "1" and settings.nodes == 1
+    return "auto" if alone else "ddp_find_unused_parameters_true"
+
+
 def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
     on_gpu = torch.cuda.is_available()
     every = settings.valid_every or settings.max_steps
@@ -346,7 +377,7 @@ def _trainer(settings: TrainSettings, run: Path) -> lightning.Trainer:
         devices=settings.devices,
         accumulate_grad_batches=settings.accumulate,
         num_nodes=settings.nodes,
-        strategy=STRATEGIES.get(settings.strategy, settings.strategy),
+        strategy=_strategy(settings),
         plugins=[resuming.Whole(), *([SLURMEnvironment(auto_requeue=False)] if slurm else [])],
         use_distributed_sampler=False,
         val_check_interval=validates,

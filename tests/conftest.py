@@ -1,6 +1,7 @@
 """Tiny towers of the real classes, a tokenizer, and clips, all seeded."""
 
 import os
+from dataclasses import replace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -119,9 +120,9 @@ def files(tmp_path_factory):
     }
 
 
-@pytest.fixture
-def settings(files, tower_folders, tmp_path):
-    """A small run on the small corpus and towers."""
+@pytest.fixture(scope="session")
+def small_settings(files, tower_folders):
+    """A small run on the small corpus and towers, which still needs a folder."""
     towers = {
         "audio_encoder": tower_folders["audio"],
         "video_encoder": tower_folders["video"],
@@ -129,6 +130,9 @@ def settings(files, tower_folders, tmp_path):
     }
     small = {"lora_rank": 4, "lora_alpha": 8.0, "projector_width": 16, "max_frames": 120, "warmup_steps": 1}
     steps = {"max_steps": 2, "logger": "csv", "valid_clips": 2}
-    return TrainSettings(
-        data=files["train"], valid=files["valid"], out=str(tmp_path / "run"), **towers, **small, **steps
-    )
+    return TrainSettings(data=files["train"], valid=files["valid"], **towers, **small, **steps)
+
+
+@pytest.fixture
+def settings(small_settings, tmp_path):
+    return replace(small_settings, out=str(tmp_path / "run"))

@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
+from test_resuming import outcome
 
 from omni_avsr.data.loading import EndlessBatches
 
@@ -22,11 +24,12 @@ fit(TrainSettings(**json.loads(sys.argv[1])))
 """
 
 
-def train(settings, tmp_path, script=TRAIN, **changes):
+def train(settings, tmp_path, script=TRAIN, alone=False, **changes):
     file = tmp_path / "train.py"
     file.write_text(script)
     chosen = json.dumps(asdict(replace(settings, **changes)))
-    return subprocess.run([sys.executable, file, chosen], capture_output=True, text=True, timeout=240)
+    pipes = {"capture_output": True, "text": True, "timeout": 240, "start_new_session": alone}
+    return subprocess.run([sys.executable, file, chosen], check=False, **pipes)
 
 
 def test_each_process_takes_its_turn():
@@ -52,6 +55,7 @@ from conftest import SMALL, TEXTS, avhubert_config, clips, llm_config, whisper_c
 from transformers import PreTrainedTokenizerFast
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.settings import TrainSettings
+from omni_avsr.sharding import share_out
 from omni_avsr.training import Training
 
 torch.manual_seed(0)
@@ -76,6 +80,10 @@ def gradients(rows):
 whole = gradients([0, 1, 2, 3])
 dist.init_process_group("gloo")
 rank = dist.get_rank()
+if sys.argv[2] == "fsdp":
+    share_out(training, model, "cpu")
+    layers = [w for w in model.llm.get_base_model().get_decoder().layers.parameters() if not w.requires_grad]
+    assert all(2 * w.to_local().numel() == w.numel() for w in layers)
 for halves in (([0], [1, 2, 3]), ([0, 1, 2, 3], [])):
     for name, own in gradients(halves[rank]).items():
         dist.all_reduce(own)
@@ -89,11 +97,13 @@ def gradients(tmp_path, tokenizer_file):
     """A script for torchrun, and its arguments."""
     script = tmp_path / "gradients.py"
     script.write_text(GRADIENTS)
-    return [str(script), str(tokenizer_file), "-", str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    return [str(script), str(tokenizer_file), "ddp", str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 
-def test_two_processes_have_the_gradients_of_one(gradients):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_have_the_gradients_of_one(gradients, strategy):
     """Also where their shares differ, and where one has no clip that can be read."""
+    gradients[2] = strategy
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *gradients]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.stdout.count("equal") == 2, done.stderr
@@ -141,14 +151,14 @@ def test_two_hosts_have_the_gradients_of_one(gradients, hosts):
             run.kill()
 
 
-@pytest.mark.parametrize("clips", [2, 6])
-def test_validation_counts_each_clip_once(settings, tmp_path, clips):
+@pytest.mark.parametrize(("clips", "strategy"), [(2, "ddp"), (6, "fsdp")])
+def test_validation_counts_each_clip_once(settings, tmp_path, clips, strategy):
     """Also where there are fewer batches than processes. Nothing is learned, so that both validate the same weights."""
     still = replace(settings, lr=0.0, max_steps=1, valid_clips=clips, cache_copies=0, max_frames=60)
     rows = []
-    for devices, strategy in (("1", "auto"), ("2", "ddp")):
+    for devices, chosen in (("1", "auto"), ("2", strategy)):
         out = tmp_path / devices
-        done = train(still, tmp_path, out=str(out), devices=devices, strategy=strategy)
+        done = train(still, tmp_path, out=str(out), devices=devices, strategy=chosen)
         assert done.returncode == 0, done.stderr
         rows.append(list(csv.DictReader((out / "metrics.csv").open()))[-1])
     valid = [name for name in rows[0] if name.startswith("valid/")]
@@ -177,3 +187,33 @@ def broken(self, batch, number):
     return step(self, batch, number)
 training.Training.training_step = broken
 """
+
+
+KILLED = """
+import os, signal
+from omni_avsr import training
+from omni_avsr.training import fit
+step = training.Training.training_step
+def killed(self, batch, number):
+    if number == 5 and self.global_rank == 0:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    return step(self, batch, number)
+training.Training.training_step = killed
+"""
+
+
+def test_shared_out_layers_are_trained_as_whole_ones_and_go_on(settings, tmp_path):
+    """A run with `fsdp` that is killed and goes on, against one with `ddp`; both compute layers twice."""
+    run = replace(
+        settings, max_steps=8, valid_every=4, save_every=2, cache_copies=0, devices="2", gradient_checkpointing=True
+    )
+    assert train(run, tmp_path, out=str(tmp_path / "ddp"), strategy="ddp").returncode == 0
+    killing = TRAIN.replace("from omni_avsr.training import fit", KILLED)
+    fsdp = replace(run, out=str(tmp_path / "fsdp"), strategy="fsdp")
+    assert train(fsdp, tmp_path, script=killing, alone=True).returncode == -9
+    done = train(fsdp, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "going on" in done.stderr
+    (weights, metrics), (others, other_metrics) = outcome(tmp_path / "ddp"), outcome(tmp_path / "fsdp")
+    torch.testing.assert_close(weights, others, rtol=1e-3, atol=1e-5)
+    assert [row["step"] for row in metrics] == [row["step"] for row in other_metrics]

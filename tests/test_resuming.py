@@ -22,9 +22,22 @@ OF_TIME = ("clips/s", "hours/hour")
 STEP = training.Training.training_step
 
 
+LONG = {"max_steps": 9, "valid_every": 4, "save_every": 2, "lr": 1e-2, "cache_copies": 0}
+
+
 @pytest.fixture
 def run(settings):
-    return replace(settings, max_steps=9, valid_every=4, save_every=2, lr=1e-2, cache_copies=0)
+    return replace(settings, **LONG)
+
+
+@pytest.fixture(scope="module")
+def whole(small_settings, tmp_path_factory):
+    """The folder of a run that was never killed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, None)
+        fit(replace(small_settings, **LONG, out=str(out)))
+    return out
 
 
 def outcome(folder: Path):
@@ -62,21 +75,29 @@ def kill():
     raise Killed
 
 
-@pytest.mark.parametrize(("step", "copies"), [(1, 0), (3, 0), (4, 0), (8, 0), (7, 2)])
-def test_a_killed_run_ends_as_if_it_had_not_been(run, tmp_path, monkeypatch, step, copies):
-    """Before the first checkpoint, between two, after a validation, before the end; also with features kept."""
-    run = replace(run, cache_copies=copies)
-    at_step(monkeypatch, None)
-    fit(replace(run, out=str(tmp_path / "whole")))
+def killed_at_step(run, monkeypatch, step):
     at_step(monkeypatch, step, kill)
     with pytest.raises(Killed):
         fit(run)
     at_step(monkeypatch, None)
     fit(run)
-    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 8])
+def test_a_killed_run_ends_as_if_it_had_not_been(run, whole, tmp_path, monkeypatch, step):
+    """Before the first checkpoint, between two, after a validation, before the end."""
+    killed_at_step(run, monkeypatch, step)
+    assert_same(whole, tmp_path / "run")
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert len(told.get("resumed", [])) == (step > 1)
     assert not list((tmp_path / "run" / "checkpoints").glob("resume-*"))
+
+
+def test_so_does_one_whose_features_are_kept(run, tmp_path, monkeypatch):
+    run = replace(run, cache_copies=2)
+    killed_at_step(run, monkeypatch, 7)
+    fit(replace(run, out=str(tmp_path / "whole")))
+    assert_same(tmp_path / "whole", tmp_path / "run")
 
 
 KILLED = """
@@ -105,19 +126,18 @@ def test_after_a_sigkill_no_row_of_the_metrics_is_lost_or_there_twice(settings, 
 
 
 @pytest.mark.parametrize("moment", ["finish_run", "_finish"])
-def test_a_run_killed_after_its_last_step_is_finished(run, tmp_path, monkeypatch, moment):
-    fit(replace(run, out=str(tmp_path / "whole")))
-    monkeypatch.setattr(training, moment, lambda *_: kill())
-    with pytest.raises(Killed):
-        fit(run)
-    monkeypatch.undo()
+def test_a_run_killed_after_its_last_step_is_finished(run, whole, tmp_path, monkeypatch, moment):
+    at_step(monkeypatch, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, moment, lambda *_: kill())
+        with pytest.raises(Killed):
+            fit(run)
     fit(run)
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same(whole, tmp_path / "run")
 
 
 @pytest.mark.parametrize("moment", ["during a checkpoint", "during validation", "while reading"])
-def test_a_run_killed_outside_of_a_step_goes_on(run, tmp_path, monkeypatch, moment):
-    fit(replace(run, out=str(tmp_path / "whole")))
+def test_a_run_killed_outside_of_a_step_goes_on(run, whole, tmp_path, monkeypatch, moment):
     places = {
         "during a checkpoint": (resuming.torch, "save", 2),
         "during validation": (training.Training, "validation_step", 1),
@@ -131,39 +151,46 @@ def test_a_run_killed_outside_of_a_step_goes_on(run, tmp_path, monkeypatch, mome
             raise Killed
         return inner(*given, **options)
 
-    monkeypatch.setattr(owner, name, killed)
-    with pytest.raises(Killed):
-        fit(run)
-    monkeypatch.undo()
+    at_step(monkeypatch, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        with pytest.raises(Killed):
+            fit(run)
     assert not list((tmp_path / "run").rglob("*.part"))
     fit(run)
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same(whole, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def longer(small_settings, tmp_path_factory):
+    """A run that was never killed, of more steps than are logged together."""
+    longer = replace(small_settings, max_steps=13, save_every=100, out=str(tmp_path_factory.mktemp("longer") / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, None)
+        fit(longer)
+    return longer
 
 
 @pytest.mark.parametrize(
     ("name", "step", "saved"), [("SIGTERM", 2, 3), ("SIGTERM", 9, 11), ("SIGTERM", 12, 13), ("SIGUSR1", 2, 3)]
 )
-def test_a_signal_writes_a_checkpoint(settings, tmp_path, monkeypatch, name, step, saved):
+def test_a_signal_writes_a_checkpoint(longer, tmp_path, monkeypatch, name, step, saved):
     """Where the step is being logged, or the last before a validation, after the next one."""
-    longer = replace(settings, max_steps=13, save_every=100)
-    at_step(monkeypatch, None)
-    fit(replace(longer, out=str(tmp_path / "whole")))
+    run = replace(longer, out=str(tmp_path / "run"))
     at_step(monkeypatch, step, lambda: os.kill(os.getpid(), getattr(signal, name)))
     before = signal.getsignal(getattr(signal, name))
     if name == "SIGTERM":
         with pytest.raises(SystemExit):
-            fit(longer)
+            fit(run)
         written = [path.name for path in resuming.checkpoints(tmp_path / "run" / "checkpoints")]
         assert written == [f"resume-{saved}.ckpt"]
         at_step(monkeypatch, None)
-    fit(longer)
+    fit(run)
     assert signal.getsignal(getattr(signal, name)) == before
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same(Path(longer.out), tmp_path / "run")
 
 
-def test_a_torn_checkpoint_leaves_the_one_before_in_force(run, tmp_path, monkeypatch, caplog):
-    at_step(monkeypatch, None)
-    fit(replace(run, out=str(tmp_path / "whole")))
+def test_a_torn_checkpoint_leaves_the_one_before_in_force(run, whole, tmp_path, monkeypatch, caplog):
     at_step(monkeypatch, 7, kill)
     with pytest.raises(Killed):
         fit(run)
@@ -173,7 +200,7 @@ def test_a_torn_checkpoint_leaves_the_one_before_in_force(run, tmp_path, monkeyp
     fit(run)
     assert f"{newest} cannot be read, the one before it is used" in caplog.text
     assert f"going on from {before}" in caplog.text
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same(whole, tmp_path / "run")
 
 
 def test_a_full_disk_does_not_end_a_run(settings, monkeypatch, caplog):
@@ -230,16 +257,22 @@ def test_a_second_run_in_the_same_folder_is_refused(settings, tmp_path):
     fit(settings)
 
 
-def broken(monkeypatch, steps):
-    def training_step(self, batch, number):
-        loss = STEP(self, batch, number)
-        return loss * float("nan") if number in steps else loss
+def broken(monkeypatch, steps, what="training_step"):
+    """NaN in the loss of these steps, or in the features of their clips."""
+    inner, nan = getattr(training.Training, what), float("nan")
 
-    monkeypatch.setattr(training.Training, "training_step", training_step)
+    def with_nan(self, *given):
+        found = inner(self, *given)
+        if not self.training or self.global_step not in steps:
+            return found
+        return found * nan if what == "training_step" else {m: (v * nan, lengths) for m, (v, lengths) in found.items()}
+
+    monkeypatch.setattr(training.Training, what, with_nan)
 
 
-def test_a_step_without_finite_gradients_is_left_out(settings, tmp_path, monkeypatch, caplog):
-    broken(monkeypatch, {1, 2, 4})
+@pytest.mark.parametrize("what", ["training_step", "_features"])
+def test_a_step_without_finite_gradients_is_left_out(settings, tmp_path, monkeypatch, caplog, what):
+    broken(monkeypatch, {1, 2, 4}, what)
     fit(replace(settings, max_steps=6))
     assert all(weight.isfinite().all() for weight in outcome(tmp_path / "run")[0].values())
     assert json.loads((tmp_path / "run" / "run.json").read_text())["trained"]["steps_left_out"] == 3

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from corpus import write_split
+from safetensors.torch import load_file
 
-from omni_avsr import OmniAVSR
+from omni_avsr import OmniAVSR, OmniAVSRConfig
 from omni_avsr.decoding import decode_file
 from omni_avsr.methods import METHODS
+from omni_avsr.model import adapters
 from omni_avsr.settings import DecodeSettings
 from omni_avsr.training import fit, routes
 
@@ -54,6 +56,17 @@ def test_kept_features_train_the_same_model_without_encoding_again(settings, tmp
     assert all(torch.equal(weight, second[name]) for name, weight in first.state_dict().items())
     with pytest.raises(TypeError):  # another seed augments otherwise
         fit(replace(settings, **keep, out=str(tmp_path / "third"), seed=9))
+
+
+def test_layers_are_computed_again_on_the_way_back_where_that_is_asked_for(settings, tmp_path, monkeypatch):
+    calls, context = [], adapters.recompute_context
+    monkeypatch.setattr(adapters, "recompute_context", lambda model: calls.append(model) or context(model))
+    plain = fit(replace(settings, out=str(tmp_path / "plain")))
+    assert not calls
+    again = fit(replace(settings, gradient_checkpointing=True))
+    assert len(calls) == 2 * 3 * OmniAVSRConfig.from_pretrained(again).llm_config.num_hidden_layers  # steps, passes
+    for name, weight in load_file(plain / "model.safetensors").items():
+        torch.testing.assert_close(load_file(again / "model.safetensors")[name], weight)
 
 
 def test_a_run_is_the_same_again_with_its_seed(settings, tmp_path):

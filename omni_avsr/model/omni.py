@@ -48,6 +48,7 @@ class OmniAVSR(PreTrainedModel):
     audio_encoder: Any  # a WhisperEncoder or None
     video_encoder: Any  # an AVHubertEncoder, under PEFT if it has a LoRA, or None
     llm: Any  # a causal language model, under PEFT if it has adapters
+    rows_together = False  # as where sharded layers are gathered for each pass
 
     def __init__(
         self, config: OmniAVSRConfig, modules: dict[str, nn.Module] | None = None, load_from: Path | None = None
@@ -210,7 +211,8 @@ class OmniAVSR(PreTrainedModel):
         for (modality, rate), placeholder in zip(rates.items(), media_ids, strict=True):
             compressor = getattr(self, f"{modality}_compressor")
             values, lengths = features[modality]
-            _refuse_nan(modality, values, lengths)
+            if not self.training:
+                _refuse_nan(modality, values, lengths)
             dtype = next(compressor.parameters()).dtype
             tokens = compressor(values.to(dtype), lengths, rate, self.config.keep_tail)  # (N, D)
             embeds = merge_media(embeds, input_ids == placeholder, tokens.to(embeds.dtype), modality)
@@ -238,7 +240,7 @@ class OmniAVSR(PreTrainedModel):
             input_ids, input_ids.new_tensor([self.config.special_tokens[t] for t in PLACEHOLDERS.values()])
         )
         hidden, targets, sinks = [], [], []
-        for rows, width in similar(1 + attention_mask.cumsum(1).argmax(1)):
+        for rows, width in similar(1 + attention_mask.cumsum(1).argmax(1), self.rows_together):
             part = {"inputs_embeds": embeds[rows, :width], "attention_mask": attention_mask[rows, :width]}
             with middle_layers(layers) as outputs:
                 decoded = llm.get_decoder()(**part, use_cache=False)
