@@ -66,3 +66,10 @@ def test_a_batch_gives_what_its_clips_give_alone(llm, beams):
         assert ids[: len(alone)].tolist() == alone.tolist()
         assert (ids[len(alone) :] == PAD).all()
     assert len(lengths) > 1  # clips that end early are among them
+
+
+def test_what_a_sliding_window_does_not_hold_is_refused(llm, monkeypatch):
+    monkeypatch.setattr(llm.config, "sliding_window", 20, raising=False)
+    beam_search(llm, *prefix(llm, 12, 9), 2, 8, EOS, PAD)
+    with pytest.raises(ValueError, match="13 tokens and 8 new ones are more than the 20 that this LLM's"):
+        beam_search(llm, *prefix(llm, 13), 2, 8, EOS, PAD)

@@ -145,6 +145,7 @@ def test_unreadable_and_long_clips_are_named_and_skipped(settings, tmp_path, cap
     fit(replace(settings, data=str(file), max_unreadable=0.5))
     assert "train/long has 9999 frames, over the budget of 120" in caplog.text
     assert "000.mp4 cannot be read" in caplog.text
+    assert "step 2: 3 clips unreadable, 0 steps left out so far" in caplog.text
 
 
 @pytest.mark.parametrize(("task", "unread"), [("asr", "read_video"), ("vsr", "read_audio")])

@@ -3,7 +3,7 @@
 Scores and the stopping rule are those of transformers 4.43, with which the published code was recorded. A hypothesis
 scores its log-probability per token, eos included. A clip is done when its worst kept hypothesis is at least as good
 as the best candidate of the step, finished or not. (Version 5 compares with unfinished ones alone, stops earlier and
-gives other transcripts.) The prefix runs once and is shared out to the beams; a clip that is done leaves the batch.
+gives other transcripts.) The prefix runs once for all beams; a clip that is done leaves the batch.
 """
 
 from dataclasses import dataclass
@@ -32,27 +32,36 @@ class Finished:
 
 
 class Steps:
-    """The LLM, one token further at each call."""
+    """The LLM, one token of each hypothesis further at each call.
+
+    A clip's hypotheses are one row of the batch. Each attends to the prefix and, of the tokens of all, to its own past,
+    so that none of it is copied when they change places.
+    """
 
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
         self.decoder, self.head = llm.get_decoder(), llm.get_output_embeddings()
-        self.cache = DynamicCache(config=llm.config)
-        self.mask = mask  # (rows, length so far)
-        self.positions = (mask.cumsum(1) - 1).clamp(min=0)
-        self.inputs = {"inputs_embeds": embeds}
+        self.cache = DynamicCache()
+        self.prefix = mask.bool()  # (C, L)
+        self.past = self.prefix.new_zeros(len(mask), 1, 0)  # (C, k, n): is a token one of a hypothesis?
+        self.inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(0)}
 
     def best(self, count: int) -> tuple[Tensor, Tensor]:
-        """The best next tokens of each row: their log-probabilities and they themselves, (rows, count) both."""
-        state = {"attention_mask": self.mask, "position_ids": self.positions, "past_key_values": self.cache}
-        hidden = self.decoder(**self.inputs, **state, use_cache=True).last_hidden_state[:, -1]
-        return self.head(hidden).float().log_softmax(-1).topk(count)
+        """The best next tokens of each hypothesis: their log-probabilities and they themselves, (C, k, count) both."""
+        hidden = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True).last_hidden_state
+        return self.head(hidden[:, -self.past.shape[1] :]).float().log_softmax(-1).topk(count)
 
-    def advance(self, rows: Tensor, tokens: Tensor) -> None:
-        """Goes on from these rows, which may be fewer or more, with one token each."""
-        self.cache.reorder_cache(rows)
-        self.mask = torch.cat([self.mask[rows], self.mask.new_ones(len(rows), 1)], 1)
-        self.positions = self.positions[rows][:, -1:] + 1
-        self.inputs = {"input_ids": tokens[:, None]}
+    def advance(self, clips: Tensor, origins: Tensor, tokens: Tensor) -> None:
+        """Of these clips (C,), goes on from these hypotheses (C, k) with one token each (C, k)."""
+        if len(clips) < len(self.prefix):
+            self.cache.batch_select_indices(clips)
+        own = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device).expand(len(clips), -1, -1)
+        past = self.past[clips].gather(1, origins[..., None].expand(-1, -1, self.past.shape[2]))
+        self.prefix, self.past = self.prefix[clips], torch.cat([past, own], 2)
+        seen = torch.cat([self.prefix[:, None].expand(-1, tokens.shape[1], -1), self.past], 2)  # (C, k, L + n)
+        dtype = self.decoder.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+        positions = seen.sum(2) - 1
+        self.inputs = {"input_ids": tokens, "attention_mask": mask[:, None], "position_ids": positions}
 
 
 @torch.no_grad()
@@ -61,6 +70,12 @@ def beam_search(
 ) -> tuple[Tensor, Tensor]:
     """The best ids (B, new) and their scores (B,) after each prefix (B, L, D) whose mask (B, L) is padded left."""
     device, batch = embeds.device, len(embeds)
+    window = getattr(llm.config, "sliding_window", None)
+    if window and mask.shape[1] + max_new_tokens > window:
+        raise ValueError(
+            f"{mask.shape[1]} tokens and {max_new_tokens} new ones are more than the {window} that this LLM's sliding "
+            "window holds: choose a higher rate"
+        )
     finished = Finished(
         torch.full((batch, beams), -torch.inf, device=device),
         torch.full((batch, beams, max_new_tokens), pad, device=device),
@@ -71,21 +86,19 @@ def beam_search(
     ids = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)  # (C, k, t)
     for length in range(1, max_new_tokens + 1):
         log_probs, words = steps.best(2 * beams)  # enough for `beams` to go on should all others end
-        totals = scores[..., None] + log_probs.unflatten(0, scores.shape)  # (C, k, 2 * beams)
-        best, flat = totals.flatten(1).topk(2 * beams)
-        origins, tokens = flat // totals.shape[2], words.view(len(clips), -1).gather(1, flat)  # (C, 2 * beams)
+        best, flat = (scores[..., None] + log_probs).flatten(1).topk(2 * beams)
+        origins, tokens = flat // (2 * beams), words.flatten(1).gather(1, flat)  # (C, 2 * beams)
         grown = torch.cat([ids.gather(1, origins[..., None].expand(-1, -1, length - 1)), tokens[..., None]], 2)
         ends = tokens == eos
         ended = best.masked_fill(~ends, -torch.inf)[:, :beams] / length  # an end below the first `beams` does not count
         finished.add(clips, ended, grown[:, :beams])
         done = finished.scores[clips].amin(1) >= best[:, 0] / length  # (C,)
         order = ends.long().argsort(dim=1, stable=True)[:, :beams][~done]  # the best that do not end, in their order
-        rows = torch.arange(len(clips), device=device)[~done, None] * scores.shape[1] + origins[~done].gather(1, order)
         scores, clips = best[~done].gather(1, order), clips[~done]
         ids = grown[~done].gather(1, order[..., None].expand(-1, -1, length))
         if not len(clips) or length == max_new_tokens:
             break
-        steps.advance(rows.flatten(), ids[..., -1].flatten())
+        steps.advance((~done).nonzero().flatten(), origins[~done].gather(1, order), ids[..., -1])
     finished.add(clips, scores / max_new_tokens, ids)
     winners = finished.ids[:, 0]  # topk sorts
     before_eos = ((winners == eos).cumsum(1) == 0).sum(1)

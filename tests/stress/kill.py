@@ -21,8 +21,8 @@ TOY = ["--toy-clips", "64", "--max-frames", "400", "--valid-clips", "4", "--logg
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Optimizer steps of the run.")] = 60,
-    longest: Annotated[float, typer.Option(help="Seconds that the run lives at most before it is killed.")] = 30.0,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of the run.")] = 300,
+    longest: Annotated[float, typer.Option(help="Seconds that the run lives at most before it is killed.")] = 20.0,
     seed: int = 0,
 ) -> None:
     """Prints how often it was killed, or fails with what differs."""
