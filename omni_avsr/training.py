@@ -194,9 +194,9 @@ class Training(lightning.LightningModule):
         for key, mean in self.validated.items():  # over all processes
             self.log(f"valid/{key}", mean.compute())
             mean.reset()
-        if self.spent.unreadable or self.spent.bad:
-            lost = len(self.spent.unreadable)
-            log.warning("step %d: %d clips unreadable, %d steps left out so far", self.global_step, lost, self.spent.bad)
+        unreadable, bad = len(self.spent.unreadable), self.spent.bad
+        if unreadable or bad:
+            log.warning("step %d: %d clips unreadable, %d steps left out so far", self.global_step, unreadable, bad)
 
     def configure_optimizers(self) -> dict[str, Any]:
         trained = [w for w in self.model.parameters() if w.requires_grad]
