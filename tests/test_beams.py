@@ -3,8 +3,9 @@ import itertools
 import pytest
 import torch
 from conftest import llm_config, spread
+from transformers import AutoModelForCausalLM, BloomConfig, Gemma3TextConfig, Lfm2Config
 
-from omni_avsr.model.beams import beam_search
+from omni_avsr.model.beams import SharedSteps, beam_search
 from omni_avsr.model.towers import build
 
 EOS, PAD = 3, 0
@@ -68,8 +69,38 @@ def test_a_batch_gives_what_its_clips_give_alone(llm, beams):
     assert len(lengths) > 1  # clips that end early are among them
 
 
-def test_what_a_sliding_window_does_not_hold_is_refused(llm, monkeypatch):
-    monkeypatch.setattr(llm.config, "sliding_window", 20, raising=False)
-    beam_search(llm, *prefix(llm, 12, 9), 2, 8, EOS, PAD)
-    with pytest.raises(ValueError, match="13 tokens and 8 new ones are more than the 20 that this LLM's"):
-        beam_search(llm, *prefix(llm, 13), 2, 8, EOS, PAD)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_one_row_for_all_hypotheses_gives_what_a_row_for_each_does(llm, monkeypatch, beams):
+    embeds, mask = prefix(llm, 40, 4, 17, 9)
+    ids, scores = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    monkeypatch.setattr(SharedSteps, "fits", lambda _: False)
+    others, other_scores = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    assert torch.equal(ids, others)
+    torch.testing.assert_close(scores, other_scores)
+
+
+SIZES = {
+    "vocab_size": 8, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}  # fmt: skip
+OTHERS = [
+    Gemma3TextConfig(
+        **SIZES, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention", "sliding_attention"]
+    ),
+    Lfm2Config(**SIZES, layer_types=["conv", "full_attention", "conv"]),
+    BloomConfig(vocab_size=8, hidden_size=32, n_layer=2, n_head=4),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", OTHERS, ids=lambda config: config.model_type)
+def test_other_kinds_of_layers_and_positions_are_searched_as_they_are(config):
+    """Ids score what the model gives them at once; the sliding window is shorter than the prefix."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    spread(model)
+    embeds, mask = prefix(model, 11)
+    found, scores = beam_search(model, embeds, mask, 3, 8, EOS, PAD)
+    ids = found[0].tolist()
+    ids = ids[: ids.index(EOS) + 1] if EOS in ids else ids
+    assert scores[0].item() == pytest.approx(score(model, embeds, ids), abs=1e-4)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 
@@ -32,36 +33,62 @@ class Finished:
 
 
 class Steps:
-    """The LLM, one token of each hypothesis further at each call.
-
-    A clip's hypotheses are one row of the batch. Each attends to the prefix and, of the tokens of all, to its own past,
-    so that none of it is copied when they change places.
-    """
+    """The LLM, one token of each hypothesis further at each call. Each hypothesis is a row of the batch."""
 
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
         self.decoder, self.head = llm.get_decoder(), llm.get_output_embeddings()
-        self.cache = DynamicCache()
-        self.prefix = mask.bool()  # (C, L)
-        self.past = self.prefix.new_zeros(len(mask), 1, 0)  # (C, k, n): is a token one of a hypothesis?
+        self.cache = DynamicCache(config=llm.config)
+        self.mask = mask  # (C, L), then (C * k, L + n)
+        self.clips, self.width, self.in_a_row = len(mask), 1, 1  # C, k, and how many of the k a row holds
         self.inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(0)}
 
     def best(self, count: int) -> tuple[Tensor, Tensor]:
         """The best next tokens of each hypothesis: their log-probabilities and they themselves, (C, k, count) both."""
         hidden = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True).last_hidden_state
-        return self.head(hidden[:, -self.past.shape[1] :]).float().log_softmax(-1).topk(count)
+        hidden = hidden[:, -self.in_a_row :].reshape(self.clips, self.width, -1)
+        return self.head(hidden).float().log_softmax(-1).topk(count)
 
     def advance(self, clips: Tensor, origins: Tensor, tokens: Tensor) -> None:
         """Of these clips (C,), goes on from these hypotheses (C, k) with one token each (C, k)."""
-        if len(clips) < len(self.prefix):
+        rows = (clips[:, None] * self.width + origins).flatten()
+        self.cache.reorder_cache(rows)
+        self.mask = F.pad(self.mask[rows], (0, 1), value=1)
+        self.clips, self.width = tokens.shape
+        positions = self.mask.sum(1, keepdim=True) - 1
+        self.inputs = {"input_ids": tokens.reshape(-1, 1), "attention_mask": self.mask, "position_ids": positions}
+
+
+class SharedSteps(Steps):
+    """A clip's hypotheses are one row of the batch: nothing is copied when they change places.
+
+    Each attends to the prefix and, of the tokens of all, to its own past.
+    """
+
+    def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
+        super().__init__(llm, embeds, mask)
+        self.past = mask.new_zeros(len(mask), 1, 0, dtype=torch.bool)  # (C, k, n): is a token one of a hypothesis?
+
+    @staticmethod
+    def fits(llm: PreTrainedModel) -> bool:
+        """Whether all layers see all positions, which are rotated into keys, under a mask of any shape."""
+        config = llm.get_decoder().config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        sees_all = kinds == {"full_attention"} and not getattr(config, "sliding_window", None)
+        any_mask = config._attn_implementation in ("sdpa", "eager")
+        return sees_all and any_mask and bool(getattr(config, "rope_parameters", None))
+
+    def advance(self, clips: Tensor, origins: Tensor, tokens: Tensor) -> None:
+        if len(clips) < self.clips:
             self.cache.batch_select_indices(clips)
-        own = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device).expand(len(clips), -1, -1)
+        self.clips, self.width = tokens.shape
+        self.in_a_row = self.width
+        own = torch.eye(self.width, dtype=torch.bool, device=tokens.device).expand(self.clips, -1, -1)
         past = self.past[clips].gather(1, origins[..., None].expand(-1, -1, self.past.shape[2]))
-        self.prefix, self.past = self.prefix[clips], torch.cat([past, own], 2)
-        seen = torch.cat([self.prefix[:, None].expand(-1, tokens.shape[1], -1), self.past], 2)  # (C, k, L + n)
+        self.mask, self.past = self.mask[clips], torch.cat([past, own], 2)
+        seen = torch.cat([self.mask.bool()[:, None].expand(-1, self.width, -1), self.past], 2)  # (C, k, L + n)
         dtype = self.decoder.dtype
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
-        positions = seen.sum(2) - 1
-        self.inputs = {"input_ids": tokens, "attention_mask": mask[:, None], "position_ids": positions}
+        self.inputs = {"input_ids": tokens, "attention_mask": mask[:, None], "position_ids": seen.sum(2) - 1}
 
 
 @torch.no_grad()
@@ -70,17 +97,11 @@ def beam_search(
 ) -> tuple[Tensor, Tensor]:
     """The best ids (B, new) and their scores (B,) after each prefix (B, L, D) whose mask (B, L) is padded left."""
     device, batch = embeds.device, len(embeds)
-    window = getattr(llm.config, "sliding_window", None)
-    if window and mask.shape[1] + max_new_tokens > window:
-        raise ValueError(
-            f"{mask.shape[1]} tokens and {max_new_tokens} new ones are more than the {window} that this LLM's sliding "
-            "window holds: choose a higher rate"
-        )
     finished = Finished(
         torch.full((batch, beams), -torch.inf, device=device),
         torch.full((batch, beams, max_new_tokens), pad, device=device),
     )
-    steps = Steps(llm, embeds, mask)
+    steps = (SharedSteps if SharedSteps.fits(llm) else Steps)(llm, embeds, mask)
     clips = torch.arange(batch, device=device)  # (C,) those not done
     scores = torch.zeros(batch, 1, device=device)  # (C, k) of the running hypotheses: one, then `beams`
     ids = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)  # (C, k, t)
