@@ -299,7 +299,9 @@ def _fit(settings: TrainSettings, report: Report, checkpoint: Path | None) -> Pa
     best = trainer.checkpoint_callback.best_model_path if settings.valid_every else None
     if best:
         weights = torch.load(best, weights_only=True, map_location=model.device)["state_dict"]
-        model.load_state_dict({n.removeprefix("model."): w for n, w in weights.items()}, strict=False)
+        trained = {name.removeprefix("model."): weight for name, weight in weights.items()}
+        other = model.load_state_dict(trained, strict=False).unexpected_keys  # what was frozen is not in it
+        assert not other, other
     if trainer.is_global_zero:
         _finish(run, training)
     return run / "model"
