@@ -9,7 +9,7 @@ import torch
 from corpus import write_split
 from safetensors.torch import load_file
 
-from omni_avsr import OmniAVSR, OmniAVSRConfig
+from omni_avsr import OmniAVSR, OmniAVSRConfig, training
 from omni_avsr.decoding import decode_file
 from omni_avsr.methods import METHODS
 from omni_avsr.model import adapters
@@ -56,6 +56,21 @@ def test_kept_features_train_the_same_model_without_encoding_again(settings, tmp
     assert all(torch.equal(weight, second[name]) for name, weight in first.state_dict().items())
     with pytest.raises(TypeError):  # another seed augments otherwise
         fit(replace(settings, **keep, out=str(tmp_path / "third"), seed=9))
+
+
+def test_the_model_of_a_run_is_its_best_not_its_last(settings, tmp_path, monkeypatch):
+    log = training.Training.log
+
+    def growing(self, name, value, **options):
+        log(self, name, value + self.global_step if name == "valid/wer" else value, **options)
+
+    monkeypatch.setattr(training.Training, "log", growing)
+    saved = load_file(fit(replace(settings, max_steps=4, valid_every=2)) / "model.safetensors")
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] == 2
+    compressors = [name for name in saved if "_compressor." in name]
+    assert compressors
+    assert all(torch.equal(saved[name], best["state_dict"][f"model.{name}"]) for name in compressors)
 
 
 def test_layers_are_computed_again_on_the_way_back_where_that_is_asked_for(settings, tmp_path, monkeypatch):
