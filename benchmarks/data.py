@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 
 from benchmarks import yardstick
 from benchmarks.step import Step
-from omni_avsr.batches import Batches
 from omni_avsr.data import manifest
-from omni_avsr.data.toy import toy_corpus
 from omni_avsr.run import silent
 from omni_avsr.settings import TrainSettings
+from omni_avsr.toy import toy_corpus
+from omni_avsr.train.batches import Batches
 
 MODULE = "benchmarks.data"
 CLIPS = 160

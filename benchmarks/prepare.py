@@ -18,9 +18,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from omni_avsr import media, mouth
-from omni_avsr.data.toy import make_face, render_face
-from omni_avsr.data.toy.mouth import lip_track
+from omni_avsr.media import mouth
+from omni_avsr.media import streams as media
+from omni_avsr.toy import make_face, render_face
+from omni_avsr.toy.mouth import lip_track
 
 FRAMES = 500
 

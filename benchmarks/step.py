@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import yardstick
 from omni_avsr.settings import TrainSettings
-from omni_avsr.training import Training
+from omni_avsr.train.fit import Training
 
 MODULE = "benchmarks.step"
 REPEATS = 2  # whose fastest counts

@@ -17,9 +17,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from omni_avsr import media, transcribe
-from omni_avsr.data.toy import generate_shards
+from omni_avsr import transcribe
+from omni_avsr.media import streams as media
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
+from omni_avsr.toy import generate_shards
 
 PAUSE = 20  # frames
 CLIPS = 100

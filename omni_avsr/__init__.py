@@ -15,5 +15,5 @@ def __getattr__(name: str) -> Any:
     if name in _MODEL:
         return getattr(import_module("omni_avsr.model"), name)
     if name == "transcribe":
-        return import_module("omni_avsr.transcribing").transcribe
+        return import_module("omni_avsr.decode.transcribe").transcribe
     raise AttributeError(f"module 'omni_avsr' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m omni_avsr`."""
 
-from omni_avsr.cli import main
+from omni_avsr.cli.app import main
 
 main()

@@ -19,11 +19,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from omni_avsr import comparing
-from omni_avsr.evaluation import Condition, Setting, tokens_per_second
-from omni_avsr.inspecting import inspect
+from omni_avsr.measure import compare as comparing
+from omni_avsr.measure.cost import inspect
+from omni_avsr.measure.results import Condition, Setting, tokens_per_second
+from omni_avsr.measure.scaling import of_a_step, power_law
 from omni_avsr.run import write_text
-from omni_avsr.scaling import of_a_step, power_law
 from omni_avsr.tasks import Task
 
 from . import common

@@ -10,14 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from omni_avsr.decoding import evaluate
-from omni_avsr.evaluation import Row
-from omni_avsr.report import publish
+from omni_avsr.cli.terminal import Bars
+from omni_avsr.decode.decode import evaluate
+from omni_avsr.measure.report import publish
+from omni_avsr.measure.results import Row
+from omni_avsr.measure.scaling import train_once
 from omni_avsr.run import cache_root, quiet
-from omni_avsr.scaling import train_once
 from omni_avsr.settings import EvaluateSettings, TrainSettings
 from omni_avsr.tasks import VIDEO_FPS
-from omni_avsr.terminal import Bars
 
 Toy = Annotated[bool, typer.Option("--toy", help="On the toy corpus with the tiny towers, instead of LRS3.")]
 Labels = Annotated[Path, typer.Option(help="Folder with lrs3_train.csv, lrs3_valid.csv and lrs3_test.csv; or lrs2.")]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import typer
 
-from omni_avsr import scaling
+from omni_avsr.cli.terminal import Bars, show_sizes
+from omni_avsr.measure import scaling
 from omni_avsr.run import quiet
-from omni_avsr.terminal import Bars, show_sizes
 
 from .common import Labels, Out, Seed, Steps, Toy, settings
 

@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from omni_avsr.data.toy import frame_labels, generate_shards
 from omni_avsr.model.compress import length_mask
 from omni_avsr.tasks import (
     AUDIO_FPS,
@@ -27,6 +26,7 @@ from omni_avsr.tasks import (
     SAMPLES_PER_VIDEO_FRAME,
     VIDEO_FPS,
 )
+from omni_avsr.toy import frame_labels, generate_shards
 
 console = Console(soft_wrap=True, markup=False, highlight=False)
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, WhisperConfig
 
-from omni_avsr.data.toy import PHONEMES
 from omni_avsr.model import AVHubertConfig, AVHubertEncoder
 from omni_avsr.model.compress import length_mask
 from omni_avsr.model.whisper import WhisperEncoder, encode_audio
 from omni_avsr.tasks import AUDIO_FPS, VIDEO_FPS
+from omni_avsr.toy import PHONEMES
 
 from .tiny_corpus import ZERO_DB, Batch, Corpus, Noise, console
 from .tiny_loop import Plan, autocast, train

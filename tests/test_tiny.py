@@ -7,13 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
-from omni_avsr import media, transcribe
+from omni_avsr import transcribe
 from omni_avsr.data import manifest
-from omni_avsr.data.toy import cached_corpus
-from omni_avsr.decoding import evaluate
+from omni_avsr.decode.decode import evaluate
+from omni_avsr.media import streams as media
 from omni_avsr.model.towers import SHIPPED
 from omni_avsr.settings import EvaluateSettings
 from omni_avsr.text import total_errors
+from omni_avsr.toy import cached_corpus
 
 needs_espeak = pytest.mark.skipif(not importlib.util.find_spec("espeakng_loader"), reason="no espeak: omni-avsr[toy]")
 CLIPS = 320  # of which an eighth are test clips

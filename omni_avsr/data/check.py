@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from omni_avsr import media
 from omni_avsr.data.manifest import Clip, Manifest
+from omni_avsr.media import streams as media
 from omni_avsr.run import Report, counted
 from omni_avsr.tasks import MOUTH_SIZE, SAMPLE_RATE, VIDEO_FPS
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from omni_avsr import media
 from omni_avsr.data.augment import babble, generator, mix, random_crop, time_mask
 from omni_avsr.data.manifest import Clip
+from omni_avsr.media import streams as media
 from omni_avsr.tasks import SAMPLE_RATE, VIDEO_FPS
 
 log = logging.getLogger(__name__)

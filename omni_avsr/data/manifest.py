@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from omni_avsr import media
+from omni_avsr.media import streams as media
 
 VIDEO_SUFFIXES = (
     ".mp4",

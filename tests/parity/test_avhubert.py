@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from recorded import DATA, WHOLE, needs_whole_set
 from safetensors.torch import load_file
 
 from omni_avsr import AVHubertEncoder
-from omni_avsr.convert import _avhubert_name, convert_avhubert
+from omni_avsr.convert.official import _avhubert_name, convert_avhubert
 from omni_avsr.model.adapters import add_adapters
+from tests.support.recorded import DATA, WHOLE, needs_whole_set
 
 
 def with_lora(encoder, weights):

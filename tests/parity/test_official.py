@@ -5,13 +5,22 @@ import re
 
 import pytest
 import torch
-from conftest import whisper_config
-from recorded import DATA, TASKS, WHOLE, config_folder, needs_whole_set, relative_error, save, whole_state_dict
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
-from omni_avsr.convert import _official_name, convert_official, read
+from omni_avsr.convert.official import _official_name, convert_official, read
+from tests.support.recorded import (
+    DATA,
+    TASKS,
+    WHOLE,
+    config_folder,
+    needs_whole_set,
+    relative_error,
+    save,
+    whole_state_dict,
+)
+from tests.support.towers import whisper_config
 
 SCALES = (0.5, 2.0)  # of the recorded LoRAs
 RATES = {"audio": [4, 16], "video": [2, 5]}

@@ -1,6 +1,6 @@
 """A hundred thousand label files and a thousand damaged media files: none may crash, hang or be read at a wrong length.
 
-PYTHONPATH=tests python -m tests.stress.fuzz
+python -m tests.stress.fuzz
 """
 
 import random
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from corpus import write_split
-from fuzzing import MANIFEST, damaged, try_labels, try_media
 from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.support.corpus import write_split
+from tests.support.fuzzing import MANIFEST, damaged, try_labels, try_media
 
 LONGEST = 20  # seconds that a damaged file may take
 

@@ -1,6 +1,6 @@
 """A training run is killed at random moments and started again until it ends, as an undisturbed one does, bit by bit.
 
-PYTHONPATH=tests python -m tests.stress.kill
+python -m tests.stress.kill
 """
 
 import random
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from test_resuming import assert_same
 
-from omni_avsr.resuming import finished
+from omni_avsr.train.resume import finished
+from tests.support.runs import assert_same
 
 TOY = ["--toy-clips", "64", "--max-frames", "400", "--valid-clips", "4", "--logger", "csv", "--cache-copies", "0"]
 

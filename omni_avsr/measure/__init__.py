@@ -1,0 +1,1 @@
+"""Word error rates, costs, comparisons and reports."""

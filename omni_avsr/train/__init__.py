@@ -1,0 +1,1 @@
+"""Training a model: the step of every method, the data, checkpoints and resuming."""
