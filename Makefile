@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 RUN := runs/demo
 
-.PHONY: install demo test bench lint format clean
+.PHONY: install demo test bench docs lint format clean
 
 install: .venv/installed
 
@@ -17,11 +17,15 @@ install: .venv/installed
 demo: install
 	$(BIN)/omni-avsr demo --out $(RUN)
 
+# Two workers with one torch thread each are faster than one with two.
 test: install
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
 bench: install
 	$(BIN)/python -m benchmarks --write docs/performance.md
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .
@@ -34,4 +38,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

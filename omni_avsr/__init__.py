@@ -1,19 +1,50 @@
-"""omni-avsr: one audio-visual language model that hears, reads lips, and does both, at any token rate."""
+"""omni-avsr: one audio-visual language model that hears, reads lips, and does both.
+
+It works at any token rate. Torch is imported only when a part of the model is asked for.
+"""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
+from omni_avsr.errors import InputError
 from omni_avsr.tasks import VERSION as __version__
-from omni_avsr.tasks import Task
+from omni_avsr.tasks import Condition, Route, Task
 
-_MODEL = ("AVHubertConfig", "AVHubertEncoder", "OmniAVSR", "OmniAVSRConfig", "OmniAVSROutput", "OmniAVSRProcessor")
-__all__ = ["Task", "__version__", "transcribe", *_MODEL]
+if TYPE_CHECKING:
+    from omni_avsr.decode.transcribe import transcribe
+    from omni_avsr.model import (
+        AVHubertConfig,
+        AVHubertEncoder,
+        Batch,
+        Features,
+        Media,
+        OmniAVSR,
+        OmniAVSRConfig,
+        OmniAVSROutput,
+        OmniAVSRProcessor,
+    )
+
+__all__ = [
+    "AVHubertConfig",
+    "AVHubertEncoder",
+    "Batch",
+    "Condition",
+    "Features",
+    "InputError",
+    "Media",
+    "OmniAVSR",
+    "OmniAVSRConfig",
+    "OmniAVSROutput",
+    "OmniAVSRProcessor",
+    "Route",
+    "Task",
+    "__version__",
+    "transcribe",
+]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports torch only when a part of the model is asked for."""
-    if name in _MODEL:
-        return getattr(import_module("omni_avsr.model"), name)
-    if name == "transcribe":
-        return import_module("omni_avsr.decode.transcribe").transcribe
-    raise AttributeError(f"module 'omni_avsr' has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'omni_avsr' has no attribute {name!r}")
+    module = "omni_avsr.decode.transcribe" if name == "transcribe" else "omni_avsr.model"
+    return getattr(import_module(module), name)

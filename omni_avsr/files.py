@@ -1,50 +1,110 @@
-"""Finished work, a line for each piece, so that work which is cut off goes on where it stopped."""
+"""Files that are complete or absent, locks, and journals of finished work."""
 
-import contextlib
 import json
 import os
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from omni_avsr.run import write_text
+from filelock import FileLock, Timeout
+
+from omni_avsr.errors import InputError
+from omni_avsr.tasks import Row
+
+LOCK = ".lock"
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a line that was cut off is none."""
-    found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found
+def cache_root() -> Path:
+    """$OMNI_AVSR_CACHE, or omni-avsr in the user's cache folder."""
+    if own := os.environ.get("OMNI_AVSR_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni-avsr"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a temporary file beside the path and renames it, so no reader sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        write(part)
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The objects of a file of JSON lines; half-written lines are skipped."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def as_lines(rows: Iterable[Row]) -> str:
+    """JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+@contextmanager
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
+    """Holds a lock in the folder, which is created; the lock ends with the process."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another process is working in {folder}") from None
+    try:
+        yield
+    finally:
+        (folder / name).unlink(missing_ok=True)
+        lock.release()
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class Journal:
-    """The lines of finished work under a head that says of what; work of another head begins anew."""
+    """Finished work, one JSON line each, so that interrupted work can be resumed.
 
-    def __init__(self, file: Path | None, head: dict[str, Any] | None = None):
-        self.file, self.lines = file, []
+    The first line says which work it is; the lines of other work are discarded. Without a file the
+    journal is empty and records nothing.
+    """
+
+    def __init__(self, file: Path | None = None, work: Row | None = None):
+        self.file = file
+        self.rows: list[Row] = []
         if file is None:
             return
-        head = json.loads(json.dumps(head))
-        known = read_lines(file)
-        self.lines = known[1:] if known[:1] == [head] else []
-        write_text(file, _text([head, *self.lines]))  # without a line that was cut off
+        work = json.loads(json.dumps(work, default=str))
+        known = read_rows(file)
+        if known and known[0] == work:
+            self.rows = known[1:]
+        write_text(file, as_lines([work, *self.rows]))  # drops a half-written last line
 
-    def add(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Writes lines; of what is being written, a kill may cut off the last one."""
+    def add(self, rows: Iterable[Row]) -> None:
+        """Appends rows and waits until they are on the disk."""
         if self.file is None:
             return
         with self.file.open("a", encoding="utf-8") as out:
-            out.write(_text(lines))
+            out.write(as_lines(rows))
             out.flush()
             os.fsync(out.fileno())
 
-    def done(self) -> None:
-        """Ends the journal: the work is in its own files."""
+    def remove(self) -> None:
+        """Deletes the file once its content has been written elsewhere."""
         if self.file is not None:
             self.file.unlink(missing_ok=True)
-
-
-def _text(lines: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -1,25 +1,36 @@
-"""The published methods as rows of one table: a method is what it trains on, at which rates, through which adapters."""
+"""The published methods as rows of one table.
+
+A method is a choice of tasks, of the rates in a step, of adapters and of projectors.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from omni_avsr.errors import InputError
 from omni_avsr.tasks import Task
+
+ConfigFields = dict[str, Any]  # fields of OmniAVSRConfig, by name
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row: every other combination of its columns works too."""
+    """One row. Every other combination of its columns works too."""
 
     tasks: Literal["one", "all"]
     rates_in_a_step: Literal["fixed", "all", "sampled"]
     adapters: tuple[str, ...]  # of shared, task, scale; the active ones are summed
     projectors: Literal["one", "per_rate"]
 
-    def settings(self) -> dict[str, Any]:
-        """The model settings that it stands for, each open to be overridden."""
-        rates = {"audio_rates": [4], "video_rates": [2]} if self.rates_in_a_step == "fixed" else {}
-        tasks = list(Task) if self.tasks == "all" else [Task.AVSR]
-        return {"tasks": tasks, "adapters": list(self.adapters), "projectors": self.projectors, **rates}
+    def settings(self) -> ConfigFields:
+        """The model settings that it stands for; each can be overridden."""
+        settings: ConfigFields = {
+            "tasks": tuple(Task) if self.tasks == "all" else (Task.AVSR,),
+            "adapters": self.adapters,
+            "projectors": self.projectors,
+        }
+        if self.rates_in_a_step == "fixed":
+            settings |= {"audio_rates": (4,), "video_rates": (2,)}
+        return settings
 
 
 METHODS = {
@@ -41,5 +52,5 @@ METHODS = {
 def method(name: str) -> Method:
     """The row of that name."""
     if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; available: {', '.join(METHODS)}")
+        raise InputError(f"unknown method {name!r}; available: {', '.join(METHODS)}")
     return METHODS[name]

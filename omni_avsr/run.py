@@ -1,4 +1,4 @@
-"""A run's folder: new, and with a run.json that says how it was made."""
+"""A run's folder with its run.json, progress callbacks, and the ranks of processes."""
 
 import json
 import logging
@@ -6,134 +6,127 @@ import os
 import platform
 import subprocess
 import sys
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from filelock import FileLock, Timeout
+from omni_avsr.errors import InputError
+from omni_avsr.files import LOCK, write_text
+from omni_avsr.settings.base import Settings
+from omni_avsr.tasks import Row
 
-Report = Callable[[str, int, int], None]  # is told what is done, how much of it, and of how much
+Progress = Callable[[str, int, int], None]  # takes what is done, how much of it, and of how much
 Item = TypeVar("Item")
-LOCK = ".lock"
 PACKAGES = ("torch", "transformers", "peft", "lightning", "numpy", "av")
 
 
-def silent(*_: Any) -> None:
-    """The report of who does not want to know."""
+def no_progress(what: str, done: int, total: int) -> None:
+    """A progress callback that does nothing."""
 
 
-def counted(items: Iterable[Item], what: str, total: int, report: Report) -> Iterator[Item]:
-    """The items, each reported once it is done with."""
+def with_progress(
+    items: Iterable[Item], what: str, total: int, progress: Progress
+) -> Iterator[Item]:
+    """The items; the callback is called after each."""
     for done, item in enumerate(items, 1):
         yield item
-        report(what, done, total)
+        progress(what, done, total)
 
 
-def cache_root() -> Path:
-    """$OMNI_AVSR_CACHE, or omni-avsr in the user's cache folder."""
-    if own := os.environ.get("OMNI_AVSR_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni-avsr"
+def is_first_process() -> bool:
+    """Whether this is the process of a run that writes and prints."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if rank := os.environ.get(name):
+            return int(rank) == 0
+    return True
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the path and renames, so that a file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        write(part)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run.json holds."""
+
+    settings: Row
+    command: list[str]
+    started: str  # ISO 8601
+    versions: dict[str, str]
+    commit: str | None
+    resumed: list[Row] = field(default_factory=list)  # when and from which checkpoint
+    trained: Row | None = None  # what the training took; None until it has finished
 
 
-def first_process() -> bool:
-    """Whether this is the one of a run's processes that writes and prints."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return not int(next(filter(None, ranks), 0))
+def read_run(run: Path) -> RunRecord | None:
+    """The record of a run's folder; None if there is none."""
+    file = run / "run.json"
+    if not file.is_file():
+        return None
+    known = json.loads(file.read_text(encoding="utf-8"))
+    names = RunRecord.__dataclass_fields__
+    return RunRecord(**{name: value for name, value in known.items() if name in names})
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Writes a text file that is either the old one or whole."""
-    write_whole(Path(path), lambda part: part.write_text(text, encoding="utf-8"))
+def is_trained(run: Path) -> bool:
+    """Whether the run has finished: its record says so last, after the model was written."""
+    record = read_run(run)
+    return record is not None and record.trained is not None
 
 
-def refuse_taken(out: str | Path) -> None:
-    """Refuses a run's folder that holds something."""
-    if Path(out).exists() and (not Path(out).is_dir() or any(p.name != LOCK for p in Path(out).iterdir())):
-        raise ValueError(f"{out} holds another run: choose another --out, or remove it")
-
-
-@contextmanager
-def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
-    """Makes the folder, or what else is named in it, this process's own; the lock ends with the process."""
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"another process is at work in {folder}") from None
-    try:
-        yield
-    finally:
-        (folder / name).unlink(missing_ok=True)
-        lock.release()
-        if new and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def start_run(out: str | Path, settings: Any, resumed: Path | None = None) -> Path:
-    """The folder of a run with its run.json, which also tells when and where the run went on."""
-    run, now = Path(out), facts(settings)
-    if resumed and (run / "run.json").is_file():
-        known = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        again = {"from": str(resumed), **{name: now[name] for name in ("command", "started", "versions", "commit")}}
-        now = {**known, "resumed": [*known.get("resumed", []), again]}
-    write_text(run / "run.json", json.dumps(now, indent=1) + "\n")
-    return run
-
-
-def finish_run(run: Path, spent: dict[str, Any]) -> None:
-    """Adds to run.json what the training took."""
-    known = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    write_text(run / "run.json", json.dumps({**known, "trained": spent}, indent=1) + "\n")
-
-
-def facts(settings: Any) -> dict[str, Any]:
-    """Settings, versions, commit and command line."""
-    return {
+def start_run(run: Path, settings: Settings, resumed: Path | None = None) -> None:
+    """Writes the run.json of a new run, or adds to that of a resumed one."""
+    record: Row = {
         "settings": asdict(settings),
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
+        "commit": _git_commit(),
     }
+    known = read_run(run) if resumed else None
+    if known is not None:
+        again = {name: record[name] for name in ("command", "started", "versions", "commit")}
+        again["from"] = str(resumed)
+        record = {**asdict(known), "resumed": [*known.resumed, again]}
+    _write_record(run, record)
+
+
+def finish_run(run: Path, trained: Row) -> None:
+    """Adds what the training took, which marks the run as finished."""
+    known = read_run(run)
+    assert known is not None, f"{run} has no run.json"
+    _write_record(run, {**asdict(known), "trained": trained})
+
+
+def _write_record(run: Path, record: Row) -> None:
+    given = {name: value for name, value in record.items() if value or name == "commit"}
+    write_text(run / "run.json", json.dumps(given, indent=1, default=str) + "\n")
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuses a run's folder that holds something."""
+    if not out.exists():
+        return
+    if not out.is_dir() or any(path.name != LOCK for path in out.iterdir()):
+        raise InputError(f"{out} holds another run: choose another --out, or remove it")
 
 
 def newest_model(runs: Path) -> Path | None:
-    """The model of the newest finished run in a folder of runs."""
-    models = [file.parent for file in runs.glob("**/model/config.json")]
+    """The model of the run in a folder of runs that finished last."""
+    finished = [file.parent for file in runs.glob("**/run.json") if is_trained(file.parent)]
+    models = [run / "model" for run in finished if (run / "model" / "config.json").is_file()]
     return max(models, key=lambda folder: (folder / "config.json").stat().st_mtime, default=None)
 
 
-def _commit() -> str | None:
-    """The commit of a clone, None of an install."""
+def _git_commit() -> str | None:
+    """The commit of a clone; None for an installed package."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() or None
 
 
-def quiet() -> None:
-    """Leaves out what libraries say to their developers."""
+def silence_libraries() -> None:
+    """Turns off the messages that libraries address to their developers."""
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,26 @@
+"""What a user can choose: each class is the options of a command, with defaults and help.
+
+Options that several commands share are a group, a class that they inherit. Values come from the
+command line, a TOML file, a run.json or Python; `Settings` turns all of them into the declared
+types. Needs nothing but Python.
+"""
+
+from omni_avsr.settings.base import Settings
+from omni_avsr.settings.data import CheckSettings, PrepareSettings
+from omni_avsr.settings.decode import DecodeSettings, DecodingOptions, EvaluateSettings
+from omni_avsr.settings.toy import DemoSettings, ToySettings
+from omni_avsr.settings.train import TrainSettings
+from omni_avsr.settings.transcribe import TranscribeSettings
+
+__all__ = [
+    "CheckSettings",
+    "DecodeSettings",
+    "DecodingOptions",
+    "DemoSettings",
+    "EvaluateSettings",
+    "PrepareSettings",
+    "Settings",
+    "ToySettings",
+    "TrainSettings",
+    "TranscribeSettings",
+]

@@ -1,0 +1,60 @@
+"""The options of `omni-avsr data check` and `omni-avsr prepare`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omni_avsr.settings.base import option
+from omni_avsr.settings.shared import FaceOptions, LabelOptions
+
+DATASETS = ("lrs3", "lrs2", "folder")
+
+
+@dataclass(frozen=True)
+class CheckSettings(LabelOptions):
+    """The options of `omni-avsr data check`."""
+
+    sample: int = option(100, "Clips that are read from end to end; 0 reads all.")
+    raw: bool = option(
+        False, "Raw videos: frames need not be mouths of 96 x 96 pixels at 25 per second."
+    )
+    write: Path | None = option(None, "Write the clips to this file, as JSON lines.")
+
+
+@dataclass(frozen=True)
+class PrepareSettings(FaceOptions):
+    """The options of `omni-avsr prepare`."""
+
+    dataset: str = option(
+        "folder",
+        "lrs3, lrs2, or folder: any videos, each with or without a .txt beside it.",
+        DATASETS,
+    )
+    name: str | None = option(
+        None, "The dataset's name in the label files.  [default: lrs3, lrs2 or the folder's]"
+    )
+    seconds: int = option(
+        16, "Longest piece of a pretraining clip in seconds; it is cut between words."
+    )
+    landmarks: Path | None = option(
+        None, "Folder of .pkl files with landmarks, instead of a detector."
+    )
+    audio: Path | None = option(
+        None, "Folder of the sounds, at the videos' paths, as VoxCeleb2 has them."
+    )
+    processes: int = option(0, "Processes; 0 takes one per core.")
+    shard: str = option("1/1", "The part of the videos to do, such as 3/8, for job arrays.")
+    sheet: Path | None = option(None, "Write a contact sheet of the first clips here, as PNG.")
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        index, _, count = self.shard.partition("/")
+        numbers = index.isdecimal() and count.isdecimal()
+        if not (numbers and 1 <= int(index) <= int(count)):
+            yield f"shard {self.shard!r} is not of the form 3/8"
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The shard's number and how many there are."""
+        index, _, count = self.shard.partition("/")
+        return int(index), int(count)

@@ -1,0 +1,86 @@
+"""The options of the commands that decode."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omni_avsr.settings.base import option
+from omni_avsr.settings.shared import CheckpointOptions, LabelOptions, RateOptions, ToyOptions
+from omni_avsr.tasks import NORMALISERS, Condition, Task
+
+
+@dataclass(frozen=True)
+class DecodingOptions(CheckpointOptions, ToyOptions, LabelOptions):
+    """What `omni-avsr decode` and `evaluate` share."""
+
+    data: Path | None = option(None, "Label file.  [default: the toy corpus's test clips]")
+    max_new_tokens: int = option(48, "Longest transcript, in tokens.")
+    normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.", NORMALISERS)
+    max_frames: int = option(3000, "Video frames in a batch.")
+    seed: int = option(1, "Seed of the noise.")
+
+
+@dataclass(frozen=True)
+class DecodeSettings(DecodingOptions, RateOptions):
+    """The options of `omni-avsr decode`."""
+
+    task: Task = option(Task.AVSR, "What to transcribe from: asr, vsr or avsr.")
+    snr: float | None = option(
+        None, "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]"
+    )
+    noise: str = option(
+        "babble", "babble of 30 of the file's own voices at a time, white, or a folder of sounds."
+    )
+    merge: bool = option(
+        False, "Merge the task's adapters into a copy of the LLM's weights first, which is faster."
+    )
+    out: Path | None = option(None, "Write the hypotheses to this file, as JSON lines.")
+
+    @property
+    def condition(self) -> Condition:
+        return Condition(self.snr, self.noise)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(DecodingOptions):
+    """The options of `omni-avsr evaluate`."""
+
+    tasks: tuple[Task, ...] | None = option(None, "Such as asr,avsr.  [default: the model's]")
+    audio_rates: tuple[int, ...] | None = option(
+        None, "Audio frames per token, such as 4,16.  [default: the trained ones]"
+    )
+    video_rates: tuple[int, ...] | None = option(
+        None, "Video frames per token, such as 2,5.  [default: the trained ones]"
+    )
+    snr: tuple[str, ...] = option(
+        ("clean",), "Signal-to-noise ratios in dB, such as clean,10,5,0,-5."
+    )
+    noise: tuple[str, ...] = option(
+        ("babble",), "Kinds: babble of the file's own voices, white, or folders of sounds."
+    )
+    out: Path = option(
+        Path("runs/evaluate"), "Folder for results.json, hypotheses.jsonl and report.html."
+    )
+
+    def problems(self) -> Iterator[str]:
+        if self.tasks == (Task.VSR,) and "clean" not in self.snr:
+            yield "VSR does not hear noise: add clean to --snr"
+        for snr in self.snr:
+            if snr != "clean" and not _is_number(snr):
+                yield f"{snr!r} is neither a signal-to-noise ratio in dB nor clean"
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Clean if asked for, then each kind of noise at each ratio."""
+        conditions = [Condition()] if "clean" in self.snr else []
+        for kind in self.noise:
+            conditions += [Condition(float(snr), kind) for snr in self.snr if snr != "clean"]
+        return conditions
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""Groups of options that several commands share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omni_avsr.settings.base import Settings, option
+
+WORLDS = ("grid", "open", "mixed")
+
+
+@dataclass(frozen=True)
+class LabelOptions(Settings):
+    """How a label file is read."""
+
+    root: Path | None = option(
+        None, "Folder that the file's paths start from.  [default: as its format has it]"
+    )
+    format: str | None = option(
+        None, "The label file's format, if it is not detected correctly.  [default: detected]"
+    )
+    tokens: Path | None = option(
+        None,
+        "For label files of token ids: a list of pieces and ids, or Auto-AVSR's .model beside it.",
+    )
+
+
+@dataclass(frozen=True)
+class ToyOptions(Settings):
+    """Which toy corpus is used where no label file is given."""
+
+    toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.", WORLDS)
+    toy_clips: int = option(1600, "Its training clips; there are an eighth as many test clips.")
+
+
+@dataclass(frozen=True)
+class FaceOptions(Settings):
+    """How the mouth is found in raw video."""
+
+    detector: Path | None = option(
+        None, "The face detector's file, YuNet as ONNX.  [default: found or downloaded]"
+    )
+    download: bool = option(True, "Whether the detector may be downloaded.")
+    face: int | None = option(
+        None, "Which face: 1 is the one seen longest.  [default: the one that speaks]"
+    )
+
+    def problems(self) -> Iterator[str]:
+        if self.face is not None and self.face < 1:
+            yield f"face {self.face}: faces are counted from 1, the one seen longest"
+
+
+@dataclass(frozen=True)
+class CheckpointOptions(Settings):
+    """Which model decodes, where, and how."""
+
+    checkpoint: str | None = option(
+        None,
+        "A run, a model's folder or hub id, or tiny.  [default: the newest run in runs/, or tiny]",
+    )
+    beams: int = option(1, "Width of the beam search; 1 is greedy.")
+    device: str = option("auto", "auto, cpu or cuda.")
+
+
+@dataclass(frozen=True)
+class RateOptions(Settings):
+    """One token rate per modality."""
+
+    audio_rate: int | None = option(
+        None, "Audio frames (50 per second) per token, such as 4.  [default: the first trained]"
+    )
+    video_rate: int | None = option(
+        None, "Video frames (25 per second) per token, such as 2.  [default: the first trained]"
+    )

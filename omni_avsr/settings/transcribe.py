@@ -1,0 +1,33 @@
+"""The options of `omni-avsr transcribe`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omni_avsr.settings.base import option
+from omni_avsr.settings.shared import CheckpointOptions, FaceOptions, RateOptions
+from omni_avsr.tasks import Task
+
+TRANSCRIPT_FORMATS = ("text", "json", "jsonl", "srt", "vtt", "trn")
+
+
+@dataclass(frozen=True)
+class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions):
+    """The options of `omni-avsr transcribe`."""
+
+    task: str = option(
+        "auto",
+        "asr, vsr, avsr, or auto: whatever the file has, a voice, a face, or both.",
+        ("auto", *Task),
+    )
+    format: str = option(
+        "text",
+        f"{', '.join(TRANSCRIPT_FORMATS[:-1])} or {TRANSCRIPT_FORMATS[-1]}.",
+        TRANSCRIPT_FORMATS,
+    )
+    max_new_tokens: int = option(128, "Longest transcript of a window, in tokens.")
+    max_seconds_per_window: float = option(
+        16.0, "Longest window in seconds; longer speech is cut at its quietest place."
+    )
+    pause: float = option(0.5, "A pause of so many seconds ends a window.")
+    max_frames: int = option(1500, "Video frames in a batch.")
+    out: Path | None = option(None, "Write here instead of to the terminal.")
