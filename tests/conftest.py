@@ -16,6 +16,8 @@ from omni_avsr.settings import TrainSettings
 from tests.support.corpus import write_split
 from tests.support.towers import SMALL, TEXTS, avhubert_config, llm_config, spread, whisper_config
 
+CLIPS = {"train": 24, "valid": 6, "test": 6}  # of the small corpus
+
 
 @pytest.fixture(autouse=True)
 def seed():
@@ -24,17 +26,21 @@ def seed():
 
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory):
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    raw.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, special_tokens=["<s>", "</s>", "<pad>"])
+    """A folder with a byte-level tokenizer."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "</s>", "<pad>"],
     )
+    trained.train_from_iterator(TEXTS, trainer)
     folder = tmp_path_factory.mktemp("tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>").save_pretrained(
-        folder
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=trained, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -57,7 +63,7 @@ def tower_folders(tmp_path_factory, tokenizer_file):
     return {kind: str(folder / kind) for kind in ("audio", "video", "llm")}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make(tower_folders):
     """Builds a model on those towers, its adapters made non-zero, and its processor."""
 
@@ -67,33 +73,42 @@ def make(tower_folders):
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.1)
-        return model, OmniAVSRProcessor(PreTrainedTokenizerFast.from_pretrained(tower_folders["llm"]), model.config)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(tower_folders["llm"])
+        return model, OmniAVSRProcessor(tokenizer, model.config)
 
     return build_model
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
+    """The label file of each split of a small corpus."""
     root = tmp_path_factory.mktemp("corpus")
-    return {
-        split: str(write_split(root, split, n, seed))
-        for seed, (split, n) in enumerate([("train", 24), ("valid", 6), ("test", 6)])
-    }
+    written = {}
+    for seed, (split, clips) in enumerate(CLIPS.items()):
+        written[split] = write_split(root, split, clips, seed)
+    return written
 
 
 @pytest.fixture(scope="session")
 def small_settings(files, tower_folders):
     """A small run on the small corpus and towers, which still needs a folder."""
-    towers = {
-        "audio_encoder": tower_folders["audio"],
-        "video_encoder": tower_folders["video"],
-        "llm": tower_folders["llm"],
-    }
-    small = {"lora_rank": 4, "lora_alpha": 8.0, "projector_width": 16, "max_frames": 120, "warmup_steps": 1}
-    steps = {"max_steps": 2, "logger": "csv", "valid_clips": 2}
-    return TrainSettings(data=files["train"], valid=files["valid"], **towers, **small, **steps)
+    return TrainSettings(
+        data=files["train"],
+        valid=files["valid"],
+        audio_encoder=tower_folders["audio"],
+        video_encoder=tower_folders["video"],
+        llm=tower_folders["llm"],
+        lora_rank=4,
+        lora_alpha=8.0,
+        projector_width=16,
+        max_frames=120,
+        max_steps=2,
+        warmup_steps=1,
+        valid_clips=2,
+        logger="csv",
+    )
 
 
 @pytest.fixture
 def settings(small_settings, tmp_path):
-    return replace(small_settings, out=str(tmp_path / "run"))
+    return replace(small_settings, out=tmp_path / "run")

@@ -1,68 +1,94 @@
-"""LoRA through PEFT, and the one place where adapters are switched. Nothing else here knows PEFT.
+"""LoRA through PEFT, and the one place where adapters are switched.
 
-PEFT's set_adapter freezes what it leaves: switched between the forward passes of a step, it drops the gradient of every
-task but the last. `activate` switches without freezing. Gradient checkpointing runs a forward again at backward time,
-when another task's adapters may be active: `recompute_context` brings back the ones of the first run.
+No other module knows PEFT. Two traps are avoided here:
+
+PEFT's own set_adapter freezes the adapters that it deactivates. Switched between the forward passes
+of a step, it drops the gradient of every task but the last. `activate` switches without freezing.
+
+Gradient checkpointing runs a forward pass again during backward, when another task's adapters may
+be active. `recompute_context` restores the ones of the first run.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-
-def adapter_names(factors: Iterable[str], task: str, rates: dict[str, int]) -> list[str]:
-    """The adapters that are summed for a task at its rates, such as shared + avsr + a4v2."""
-    scale = "".join(f"{modality[0]}{rate}" for modality, rate in rates.items())
-    return [{"shared": "shared", "task": str(task), "scale": scale}[factor] for factor in factors]
+from omni_avsr.errors import InputError
+from omni_avsr.model.config import OmniAVSRConfig
+from omni_avsr.tasks import Route
 
 
-def all_adapter_names(config) -> list[str]:
+def adapter_names(factors: Iterable[str], route: Route) -> list[str]:
+    """The adapters that are summed for a route, such as shared, avsr and a4v2."""
+    scale = "".join(f"{modality[0]}{route.rate(modality)}" for modality in route.modalities)
+    name_of = {"shared": "shared", "task": str(route.task), "scale": scale}
+    return [name_of[factor] for factor in factors]
+
+
+def all_adapter_names(config: OmniAVSRConfig) -> list[str]:
     """Every adapter that a model of this config has."""
     names: dict[str, None] = {}
     for task in config.tasks:
         for audio_rate in config.audio_rates:
             for video_rate in config.video_rates:
-                rates = config.choose(task, audio_rate, video_rate)
-                names |= dict.fromkeys(adapter_names(config.adapters, task, rates))
+                route = config.choose(task, audio_rate, video_rate)
+                names |= dict.fromkeys(adapter_names(config.adapters, route))
     return list(names)
 
 
-def add_adapters(model: nn.Module, names: Sequence[str], rank: int, alpha: float, **settings) -> nn.Module:
-    """The model with one LoRA per name on it, all trainable; the model itself if there is no name."""
+def add_adapters(
+    model: nn.Module,
+    names: Sequence[str],
+    rank: int,
+    alpha: float,
+    targets: Sequence[str] = ("q_proj", "v_proj"),
+    dropout: float = 0.0,
+) -> nn.Module:
+    """The model with one trainable LoRA per name; the model itself if there is no name."""
     if not names:
         return model
-    wrapped = get_peft_model(model, _lora(rank, alpha, **settings), adapter_name=names[0])
+
+    def lora() -> LoraConfig:
+        return LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes fractions too
+            target_modules=list(targets),
+            lora_dropout=dropout,
+        )
+
+    wrapped = get_peft_model(model, lora(), adapter_name=names[0])
     for name in names[1:]:
-        wrapped.add_adapter(name, _lora(rank, alpha, **settings))
+        wrapped.add_adapter(name, lora())
     activate(wrapped, names)
     return wrapped
-
-
-def _lora(rank: int, alpha: float, targets: Sequence[str] = ("q_proj", "v_proj"), dropout: float = 0.0) -> LoraConfig:
-    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=dropout)
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:
     """Sums these adapters from now on; every adapter stays trainable."""
     if isinstance(model, PeftModel) and model.active_adapters != list(names):
-        model.base_model.set_adapter(list(names))
+        tuner: Any = model.base_model
+        tuner.set_adapter(list(names))
         model.set_requires_grad(list(model.peft_config), True)
 
 
 def recompute_context(model: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """The two contexts of a checkpointed forward: the second runs it again with today's adapters."""
+    """The two contexts of a checkpointed forward pass: of its first run, and of its second.
+
+    The second run gets the adapters that are active now.
+    """
     if not isinstance(model, PeftModel):
         return nullcontext(), nullcontext()
     return nullcontext(), _activated(model, list(model.active_adapters))
 
 
 @contextmanager
-def _activated(model: PeftModel, names: Sequence[str]):
+def _activated(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
     before = list(model.active_adapters)
     activate(model, names)
     try:
@@ -72,31 +98,38 @@ def _activated(model: PeftModel, names: Sequence[str]):
 
 
 def plain(model: nn.Module) -> PreTrainedModel:
-    """The model under its adapters; they stay in its layers."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    """The model under its adapters, which stay in its layers."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(base, PreTrainedModel)
+    return base
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The weights under the adapters, under their own names."""
-    weights = plain(model).state_dict()
-    return {name.replace(".base_layer.", "."): w for name, w in weights.items() if ".lora_" not in name}
+    """The weights under the adapters, by the names that they have without adapters."""
+    weights = {}
+    for name, weight in plain(model).state_dict().items():
+        if ".lora_" not in name:
+            weights[name.replace(".base_layer.", ".")] = weight
+    return weights
 
 
 def save_adapters(model: nn.Module, folder: Path) -> None:
-    """Writes one folder per adapter, as PEFT reads them."""
+    """Writes one folder per adapter, in PEFT's format."""
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # an empty form
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 def load_adapters(model: nn.Module, folder: Path, names: Sequence[str]) -> nn.Module:
-    """The model with the saved adapters of these names on it."""
-    missing = [name for name in names if not (folder / name / "adapter_model.safetensors").is_file()]
+    """The model with the saved adapters of these names."""
+    weights = {name: folder / name / "adapter_model.safetensors" for name in names}
+    missing = [name for name, file in weights.items() if not file.is_file()]
     if missing:
-        raise ValueError(f"{folder} lacks the adapters {', '.join(missing)}")
+        raise InputError(f"{folder} lacks the adapters {', '.join(missing)}")
     if not names:
         return model
-    wrapped = PeftModel.from_pretrained(model, str(folder / names[0]), adapter_name=names[0], is_trainable=True)
+    first = str(folder / names[0])
+    wrapped = PeftModel.from_pretrained(model, first, adapter_name=names[0], is_trainable=True)
     for name in names[1:]:
         wrapped.load_adapter(str(folder / name), adapter_name=name, is_trainable=True)
     activate(wrapped, names)
@@ -104,6 +137,8 @@ def load_adapters(model: nn.Module, folder: Path, names: Sequence[str]) -> nn.Mo
 
 
 def merge(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """A plain copy of the model with these adapters added into its weights."""
+    """A plain copy of the model with these adapters merged into its weights."""
     model = copy.deepcopy(model)
-    return model.merge_and_unload(adapter_names=list(names)) if isinstance(model, PeftModel) else model
+    if isinstance(model, PeftModel):
+        return model.merge_and_unload(adapter_names=list(names))
+    return model

@@ -1,6 +1,9 @@
-"""AV-HuBERT's video path: a 3-D convolution, a ResNet-18 with PReLU, and Hugging Face's HuBERT transformer layers."""
+"""AV-HuBERT's video path: a 3-D convolution, a ResNet-18 with PReLU, and HuBERT's transformer.
 
-from collections.abc import Callable
+The transformer layers are Hugging Face's. Only true frames are computed, in chunks that fit the
+cache of a CPU, and a frozen convolution is folded with its BatchNorm.
+"""
+
 from typing import Any
 
 import torch
@@ -10,37 +13,51 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from transformers import AutoModel, PreTrainedModel
 from transformers.models.hubert.modeling_hubert import HubertEncoder, HubertEncoderStableLayerNorm
 
+from omni_avsr.errors import InputError
 from omni_avsr.model.config import AVHubertConfig
-from omni_avsr.model.winograd import Winograd
 from omni_avsr.tasks import CROP_SIZE
 
-CHUNK = {"cpu": 32}  # frames that fit a core's cache; other devices take more
-LARGE_CHUNK = 2048
-MANY = 200  # frames
-Layer = Callable[[Tensor], Tensor]
+CPU_CHUNK = 32  # frames whose activations fit a core's cache
+CHUNK = 2048  # frames, on other devices
+REACH = 2  # frames before and after its own that the first convolution sees
+
+Conv = nn.Conv2d | nn.Conv3d
+Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
-def convolution(conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d, many: bool = False) -> Layer:
-    """A convolution and its BatchNorm, folded into one if both are frozen. A Conv3d takes its frames as channels.
-
-    With many images it is worth preparing a faster one where there is one.
-    """
+def normed_convolution(x: Tensor, conv: Conv, norm: Norm) -> Tensor:
+    """norm(conv(x)) of images (N, C, H, W); a 3-D convolution takes its frames as channels."""
     weight = conv.weight.flatten(1, -3)  # (out, in, height, width)
-    stride, padding = conv.stride[-2:], tuple(int(p) for p in conv.padding[-2:])
-    if norm.training or weight.requires_grad:
-        known = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        options = (norm.training, norm.momentum or 0.0, norm.eps)
-        return lambda x: F.batch_norm(F.conv2d(x, weight, None, stride, padding), *known, *options)
-    folded, bias = _fold(weight, norm)
-    plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if many and plain and weight.shape[1] >= 128 and conv.kernel_size == (3, 3) and stride == (1, 1):
-        return Winograd(folded, bias)
-    return lambda x: F.conv2d(x, folded, bias, stride, padding)
+    stride = conv.stride[-2:]
+    padding = conv.padding[-2:]
+    if not norm.training and not weight.requires_grad:
+        weight, bias = fold(weight, norm)
+        return F.conv2d(x, weight, bias, stride, padding)
+    return F.batch_norm(
+        F.conv2d(x, weight, None, stride, padding),
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        norm.training,
+        norm.momentum or 0.0,
+        norm.eps,
+    )
 
 
-def _fold(weight: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
-    statistics = (norm.running_mean.float(), norm.running_var.float(), norm.eps, norm.weight.float(), norm.bias.float())
-    folded, bias = fuse_conv_bn_weights(weight.float(), None, *statistics)
+def fold(weight: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """The weight and bias of a convolution that is followed by a BatchNorm in eval mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    folded, bias = fuse_conv_bn_weights(
+        weight.float(),
+        None,
+        norm.running_mean.float(),
+        norm.running_var.float(),
+        norm.eps,
+        norm.weight.float(),
+        norm.bias.float(),
+    )
     return folded.to(weight.dtype, memory_format=torch.channels_last), bias.to(weight.dtype)
 
 
@@ -55,53 +72,67 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outer)
         self.relu2 = nn.PReLU(outer)
-        same = stride == 1 and inner == outer
-        shortcut = () if same else (nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
-        self.downsample = nn.Sequential(*shortcut)
+        self.downsample: Any = nn.ModuleList()
+        if stride != 1 or inner != outer:
+            self.downsample.append(nn.Conv2d(inner, outer, 1, stride, bias=False))
+            self.downsample.append(nn.BatchNorm2d(outer))
 
-    def ready(self, many: bool) -> Layer:
-        """What it computes, with its weights as they are now."""
-        first, second = convolution(self.conv1, self.bn1, many), convolution(self.conv2, self.bn2, many)
-        beside = convolution(*self.downsample) if len(self.downsample) else nn.Identity()
-        return lambda x: self.relu2(second(self.relu1(first(x))).add_(beside(x)))
+    def shortcut(self, x: Tensor) -> Tensor:
+        return normed_convolution(x, *self.downsample) if self.downsample else x
+
+    def forward(
+        self, x: Tensor
+    ) -> Tensor:  # (N, inner, H, W) -> (N, outer, H / stride, W / stride)
+        hidden = self.relu1(normed_convolution(x, self.conv1, self.bn1))
+        hidden = normed_convolution(hidden, self.conv2, self.bn2)
+        return self.relu2(hidden + self.shortcut(x))
 
 
 class FrontEnd(nn.Module):
-    """Frames to vectors; only the first convolution looks beyond its own frame, two to each side."""
+    """Frames to vectors. Only the first convolution looks beyond its own frame."""
 
     def __init__(self, widths: list[int] | tuple[int, ...], stride: int):
         super().__init__()
         first = widths[0]
-        self.conv3d = nn.Conv3d(1, first, (5, 7, 7), (1, stride, stride), (2, 3, 3), bias=False)
+        kernel = (2 * REACH + 1, 7, 7)
+        self.conv3d = nn.Conv3d(1, first, kernel, (1, stride, stride), (REACH, 3, 3), bias=False)
         self.bn3d = nn.BatchNorm3d(first)
         self.relu3d = nn.PReLU(first)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        pairs = zip((first, *widths[:-1]), widths, strict=True)
-        self.trunk = nn.Sequential(
-            *(nn.Sequential(Block(a, b, 1 if i == 0 else 2), Block(b, b, 1)) for i, (a, b) in enumerate(pairs))
-        )
+        self.trunk = nn.Sequential()
+        inner = first
+        for stage, outer in enumerate(widths):
+            stage_stride = 1 if stage == 0 else 2
+            self.trunk.append(
+                nn.Sequential(Block(inner, outer, stage_stride), Block(outer, outer, 1))
+            )
+            inner = outer
+
+    def images(self, windows: Tensor) -> Tensor:
+        """Vectors (n, C) of windows of frames (n, H, W, 5)."""
+        x = windows.permute(0, 3, 1, 2)  # (n, 5, H, W)
+        x = self.relu3d(normed_convolution(x, self.conv3d, self.bn3d))
+        x = self.trunk(self.pool(x))  # (n, C, H / 32, W / 32)
+        return x.mean((2, 3))
 
     def forward(self, video: Tensor, valid: Tensor) -> Tensor:
-        """Vectors (B, T, C) of the frames (B, T, H, W) that are valid (B, T), and zeros elsewhere."""
-        places, parts = valid.nonzero(), self.trunk.modules()
-        stem = convolution(self.conv3d, self.bn3d)
-        blocks = [part.ready(len(places) >= MANY) for part in parts if isinstance(part, Block)]
-        windows = F.pad(video, (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1)  # (B, T, H, W, 5), a view
-        size = len(places) if self.training else CHUNK.get(video.device.type, LARGE_CHUNK)
+        """Vectors (B, T, C) of the frames (B, T, H, W) that are valid (B, T); zeros elsewhere."""
+        padded = F.pad(video, (0, 0, 0, 0, REACH, REACH))
+        windows = padded.unfold(1, 2 * REACH + 1, 1)  # (B, T, H, W, 5), a view
+        rows, frames = valid.nonzero(as_tuple=True)  # (N,) each
+        chunk = CPU_CHUNK if video.device.type == "cpu" else CHUNK
+        if self.training:
+            chunk = len(rows)  # BatchNorm needs all frames at once
         vectors = []
-        for chunk in places.split(size):
-            x = self.pool(
-                self.relu3d(stem(windows[chunk[:, 0], chunk[:, 1]].permute(0, 3, 1, 2)))
-            )  # (n, C, H / 4, ...)
-            for block in blocks:
-                x = block(x)
-            vectors.append(x.mean((2, 3)))
+        for row, frame in zip(rows.split(chunk), frames.split(chunk), strict=True):
+            vectors.append(self.images(windows[row, frame]))
         seen = torch.cat(vectors)  # (N, C)
-        return seen.new_zeros(*valid.shape, seen.shape[1]).index_put(places.unbind(1), seen)
+        empty = seen.new_zeros(*valid.shape, seen.shape[1])
+        return empty.index_put((rows, frames), seen)
 
 
 class AVHubertEncoder(PreTrainedModel):
-    """Grey mouth frames in, one feature vector a frame out. The audio half of AV-HuBERT's input stays zero."""
+    """Grey mouth frames to one feature vector per frame. AV-HuBERT's audio input stays zero."""
 
     config_class = AVHubertConfig
     base_model_prefix = "avhubert"
@@ -109,27 +140,39 @@ class AVHubertEncoder(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
+    config: AVHubertConfig
 
     def __init__(self, config: AVHubertConfig):
         super().__init__(config)
+        width = config.hidden_size
+        transformer = HubertEncoderStableLayerNorm if config.do_stable_layer_norm else HubertEncoder
         self.frontend = FrontEnd(config.resnet_widths, config.frontend_stride)
-        self.video_proj = nn.Linear(config.resnet_widths[-1], config.hidden_size)
-        self.layer_norm = nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps)  # over audio and video
-        self.fused_proj = nn.Linear(2 * config.hidden_size, config.hidden_size)
-        self.encoder = (HubertEncoderStableLayerNorm if config.do_stable_layer_norm else HubertEncoder)(config)
+        self.video_proj = nn.Linear(config.resnet_widths[-1], width)
+        self.layer_norm = nn.LayerNorm(2 * width, eps=config.layer_norm_eps)  # of audio and video
+        self.fused_proj = nn.Linear(2 * width, width)
+        self.encoder = transformer(config)
         self.post_init()
 
     def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Features (B, T, D) of normalised video (B, T, 88, 88); padding_mask is True at frames that are no frames."""
+        """Features (B, T, D) of normalised video (B, T, 88, 88).
+
+        padding_mask (B, T) is True at frames that are padding.
+        """
         if video.shape[2:] != (CROP_SIZE, CROP_SIZE):
-            raise ValueError(f"video frames are {tuple(video.shape[2:])} pixels, {CROP_SIZE} x {CROP_SIZE} expected")
-        valid = None if padding_mask is None else ~padding_mask
-        if valid is not None and self.config.blank_padding:
-            video = video * valid[..., None, None]
-        real = video.new_ones(video.shape[:2], dtype=torch.bool) if valid is None else valid
-        seen = self.video_proj(self.frontend(video.to(self.dtype), real))  # (B, T, 88, 88) -> (B, T, D)
-        fused = self.fused_proj(self.layer_norm(torch.cat([torch.zeros_like(seen), seen], -1)))
-        return self.encoder(fused, attention_mask=valid).last_hidden_state  # (B, T, D)
+            size = tuple(video.shape[2:])
+            raise InputError(f"video frames are {size} pixels, {CROP_SIZE} x {CROP_SIZE} expected")
+        if padding_mask is None:
+            valid = None
+            true_frames = video.new_ones(video.shape[:2], dtype=torch.bool)
+        else:
+            valid = true_frames = ~padding_mask
+            if self.config.blank_padding:
+                video = video * valid[..., None, None]
+        vectors = self.frontend(video.to(self.dtype), true_frames)  # (B, T, 88, 88) -> (B, T, C)
+        seen = self.video_proj(vectors)  # (B, T, D)
+        heard = torch.zeros_like(seen)
+        fused = self.fused_proj(self.layer_norm(torch.cat([heard, seen], -1)))
+        return self.encoder(fused, attention_mask=valid).last_hidden_state
 
 
 AutoModel.register(AVHubertConfig, AVHubertEncoder)

@@ -1,9 +1,12 @@
-"""Beam search over a batch of prefixes; greedy is one beam. Deterministic; a clip's ids do not depend on the batch.
+"""Beam search over a batch of prefixes; one beam is greedy decoding.
 
-Scores and the stopping rule are those of transformers 4.43, with which the published code was recorded. A hypothesis
-scores its log-probability per token, eos included. A clip is done when its worst kept hypothesis is at least as good
-as the best candidate of the step, finished or not. (Version 5 compares with unfinished ones alone, stops earlier and
-gives other transcripts.) The prefix runs once for all beams; a clip that is done leaves the batch.
+It is deterministic, and a clip's ids do not depend on its batch. Scores and the stopping rule are
+those of transformers 4.43, with which the published code was recorded: a hypothesis scores its
+log-probability per token, eos included, and a clip is done when its worst kept hypothesis is at
+least as good as the best candidate of the step, finished or not. (Version 5 compares only with
+unfinished candidates, stops earlier and gives other transcripts.)
+
+The prefix runs once for all beams, and a clip that is done leaves the batch.
 """
 
 from dataclasses import dataclass
@@ -16,111 +19,181 @@ from transformers import DynamicCache, PreTrainedModel
 
 @dataclass
 class Finished:
-    """The best hypotheses so far of each clip."""
+    """The best finished hypotheses so far of each clip."""
 
     scores: Tensor  # (B, beams), -inf where there is none yet
     ids: Tensor  # (B, beams, longest), padded
 
+    @classmethod
+    def none(
+        cls, clips: int, beams: int, longest: int, pad: int, device: torch.device
+    ) -> "Finished":
+        """Nothing has finished yet."""
+        scores = torch.full((clips, beams), -torch.inf, device=device)
+        return cls(scores, torch.full((clips, beams, longest), pad, device=device))
+
     def add(self, clips: Tensor, scores: Tensor, ids: Tensor) -> None:
-        """Keeps the best of the old and these: scores (C, n), ids (C, n, t) of the clips (C,)."""
-        width = self.scores.shape[1]
+        """Keeps the best of the old hypotheses and these.
+
+        They have scores (C, n) and ids (C, n, t), and belong to the clips (C,).
+        """
+        beams = self.scores.shape[1]
         padded = self.ids[clips][:, :1].expand(-1, ids.shape[1], -1).clone()
         padded[..., : ids.shape[2]] = ids
-        scores = torch.cat([self.scores[clips], scores], 1)
+        scores = torch.cat([self.scores[clips], scores], 1)  # (C, beams + n)
         ids = torch.cat([self.ids[clips], padded], 1)
-        self.scores[clips], best = scores.topk(width)
-        self.ids[clips] = ids.gather(1, best[..., None].expand(-1, -1, ids.shape[2]))
+        self.scores[clips], best = scores.topk(beams)
+        self.ids[clips] = pick(ids, best)
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """The entries (C, n, t) of values (C, m, t) at index (C, n)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
 
 
 class Steps:
-    """The LLM, one token of each hypothesis further at each call. Each hypothesis is a row of the batch."""
+    """Runs the LLM one token at a time. Each hypothesis is a row of the batch.
+
+    C clips with k hypotheses each are running.
+    """
 
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
-        self.decoder, self.head = llm.get_decoder(), llm.get_output_embeddings()
+        self.decoder = llm.get_decoder()
+        self.head = llm.get_output_embeddings()
         self.cache = DynamicCache(config=llm.config)
         self.mask = mask  # (C, L), then (C * k, L + n)
-        self.clips, self.width, self.in_a_row = len(mask), 1, 1  # C, k, and how many of the k a row holds
-        self.inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(0)}
+        self.clips = len(mask)  # C
+        self.width = 1  # k
+        self.in_a_row = 1  # how many of the k hypotheses one row of the batch holds
+        positions = (mask.cumsum(1) - 1).clamp(0)
+        self.inputs = {
+            "inputs_embeds": embeds,
+            "attention_mask": mask,
+            "position_ids": positions,
+        }
 
     def best(self, count: int) -> tuple[Tensor, Tensor]:
-        """The best next tokens of each hypothesis: their log-probabilities and they themselves, (C, k, count) both."""
-        hidden = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True).last_hidden_state
-        hidden = hidden[:, -self.in_a_row :].reshape(self.clips, self.width, -1)
-        return self.head(hidden).float().log_softmax(-1).topk(count)
+        """Log-probabilities and ids (C, k, count) of the best next tokens of each hypothesis."""
+        decoded = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True)
+        hidden = decoded.last_hidden_state[:, -self.in_a_row :]
+        hidden = hidden.reshape(self.clips, self.width, -1)  # (C, k, D)
+        log_probs = self.head(hidden).float().log_softmax(-1)
+        best, ids = log_probs.topk(count)
+        return best, ids
 
     def advance(self, clips: Tensor, origins: Tensor, tokens: Tensor) -> None:
-        """Of these clips (C,), goes on from these hypotheses (C, k) with one token each (C, k)."""
+        """Keeps these clips (C,), and extends hypotheses (C, k) by one token each (C, k)."""
         rows = (clips[:, None] * self.width + origins).flatten()
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type]  # a tensor of any kind will do
         self.mask = F.pad(self.mask[rows], (0, 1), value=1)
         self.clips, self.width = tokens.shape
-        positions = self.mask.sum(1, keepdim=True) - 1
-        self.inputs = {"input_ids": tokens.reshape(-1, 1), "attention_mask": self.mask, "position_ids": positions}
+        self.inputs = {
+            "input_ids": tokens.reshape(-1, 1),
+            "attention_mask": self.mask,
+            "position_ids": self.mask.sum(1, keepdim=True) - 1,
+        }
 
 
 class SharedSteps(Steps):
-    """A clip's hypotheses are one row of the batch: nothing is copied when they change places.
+    """A clip's hypotheses share one row of the batch, so that nothing is copied between them.
 
-    Each attends to the prefix and, of the tokens of all, to its own past.
+    Each hypothesis attends to the prefix and, of the tokens of all hypotheses, to its own past.
     """
 
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
         super().__init__(llm, embeds, mask)
-        self.past = mask.new_zeros(len(mask), 1, 0, dtype=torch.bool)  # (C, k, n): is a token one of a hypothesis?
+        # (C, k, n): whether a token belongs to the past of a hypothesis
+        self.past = mask.new_zeros(len(mask), 1, 0, dtype=torch.bool)
 
     @staticmethod
-    def fits(llm: PreTrainedModel) -> bool:
-        """Whether all layers see all positions, which are rotated into keys, under a mask of any shape."""
+    def supports(llm: PreTrainedModel) -> bool:
+        """Whether all layers see all positions, take any mask, and rotate positions into keys."""
         config = llm.get_decoder().config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        sees_all = kinds == {"full_attention"} and not getattr(config, "sliding_window", None)
-        any_mask = config._attn_implementation in ("sdpa", "eager")
-        return sees_all and any_mask and bool(getattr(config, "rope_parameters", None))
+        layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
+        sees_all = layer_types == {"full_attention"} and not getattr(config, "sliding_window", None)
+        takes_any_mask = config._attn_implementation in ("sdpa", "eager")
+        rotates = bool(getattr(config, "rope_parameters", None))
+        return sees_all and takes_any_mask and rotates
 
     def advance(self, clips: Tensor, origins: Tensor, tokens: Tensor) -> None:
         if len(clips) < self.clips:
             self.cache.batch_select_indices(clips)
         self.clips, self.width = tokens.shape
         self.in_a_row = self.width
-        own = torch.eye(self.width, dtype=torch.bool, device=tokens.device).expand(self.clips, -1, -1)
-        past = self.past[clips].gather(1, origins[..., None].expand(-1, -1, self.past.shape[2]))
-        self.mask, self.past = self.mask[clips], torch.cat([past, own], 2)
-        seen = torch.cat([self.mask.bool()[:, None].expand(-1, self.width, -1), self.past], 2)  # (C, k, L + n)
+        device = tokens.device
+        own = torch.eye(self.width, dtype=torch.bool, device=device)  # each sees its new token
+        own = own.expand(self.clips, -1, -1)
+        self.mask = self.mask[clips]
+        self.past = torch.cat([pick(self.past[clips], origins), own], 2)
+        prefix = self.mask.bool()[:, None].expand(-1, self.width, -1)
+        seen = torch.cat([prefix, self.past], 2)  # (C, k, L + n)
         dtype = self.decoder.dtype
-        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
-        self.inputs = {"input_ids": tokens, "attention_mask": mask[:, None], "position_ids": seen.sum(2) - 1}
+        mask = torch.zeros(seen.shape, dtype=dtype, device=device)
+        mask.masked_fill_(~seen, torch.finfo(dtype).min)
+        self.inputs = {
+            "input_ids": tokens,
+            "attention_mask": mask[:, None],
+            "position_ids": seen.sum(2) - 1,
+        }
 
 
 @torch.no_grad()
 def beam_search(
-    llm: PreTrainedModel, embeds: Tensor, mask: Tensor, beams: int, max_new_tokens: int, eos: int, pad: int
+    llm: PreTrainedModel,
+    embeds: Tensor,
+    mask: Tensor,
+    beams: int,
+    max_new_tokens: int,
+    eos: int,
+    pad: int,
 ) -> tuple[Tensor, Tensor]:
-    """The best ids (B, new) and their scores (B,) after each prefix (B, L, D) whose mask (B, L) is padded left."""
-    device, batch = embeds.device, len(embeds)
-    finished = Finished(
-        torch.full((batch, beams), -torch.inf, device=device),
-        torch.full((batch, beams, max_new_tokens), pad, device=device),
-    )
-    steps = (SharedSteps if SharedSteps.fits(llm) else Steps)(llm, embeds, mask)
-    clips = torch.arange(batch, device=device)  # (C,) those not done
-    scores = torch.zeros(batch, 1, device=device)  # (C, k) of the running hypotheses: one, then `beams`
+    """The best ids (B, new) after each prefix (B, L, D), and their scores (B,).
+
+    The mask (B, L) of the prefixes is padded on the left.
+    """
+    device = embeds.device
+    batch = len(embeds)
+    finished = Finished.none(batch, beams, max_new_tokens, pad, device)
+    steps_class = SharedSteps if SharedSteps.supports(llm) else Steps
+    steps = steps_class(llm, embeds, mask)
+    clips = torch.arange(batch, device=device)  # (C,) those that are still running
+    scores = torch.zeros(batch, 1, device=device)  # (C, k) of the running hypotheses
     ids = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)  # (C, k, t)
     for length in range(1, max_new_tokens + 1):
-        log_probs, words = steps.best(2 * beams)  # enough for `beams` to go on should all others end
-        best, flat = (scores[..., None] + log_probs).flatten(1).topk(2 * beams)
-        origins, tokens = flat // (2 * beams), words.flatten(1).gather(1, flat)  # (C, 2 * beams)
-        grown = torch.cat([ids.gather(1, origins[..., None].expand(-1, -1, length - 1)), tokens[..., None]], 2)
+        best, origins, tokens = _candidates(steps, scores, 2 * beams)
+        grown = torch.cat([pick(ids, origins), tokens[..., None]], 2)  # (C, 2 * beams, t + 1)
+
         ends = tokens == eos
-        ended = best.masked_fill(~ends, -torch.inf)[:, :beams] / length  # an end below the first `beams` does not count
-        finished.add(clips, ended, grown[:, :beams])
-        done = finished.scores[clips].amin(1) >= best[:, 0] / length  # (C,)
-        order = ends.long().argsort(dim=1, stable=True)[:, :beams][~done]  # the best that do not end, in their order
-        scores, clips = best[~done].gather(1, order), clips[~done]
-        ids = grown[~done].gather(1, order[..., None].expand(-1, -1, length))
+        ended = best.masked_fill(~ends, -torch.inf) / length
+        # An end that is not among the first `beams` candidates does not count
+        finished.add(clips, ended[:, :beams], grown[:, :beams])
+
+        running = finished.scores[clips].amin(1) < best[:, 0] / length  # (C,)
+        order = ends.long().argsort(dim=1, stable=True)  # those that do not end first, by score
+        order = order[:, :beams][running]
+        clips = clips[running]
+        scores = best[running].gather(1, order)
+        ids = pick(grown[running], order)
         if not len(clips) or length == max_new_tokens:
             break
-        steps.advance((~done).nonzero().flatten(), origins[~done].gather(1, order), ids[..., -1])
+        kept = running.nonzero().flatten()
+        steps.advance(kept, origins[running].gather(1, order), ids[..., -1])
     finished.add(clips, scores / max_new_tokens, ids)
-    winners = finished.ids[:, 0]  # topk sorts
-    before_eos = ((winners == eos).cumsum(1) == 0).sum(1)
-    return winners[:, : int(before_eos.max()) + 1], finished.scores[:, 0]
+    return _without_tail(finished.ids[:, 0], eos), finished.scores[:, 0]  # topk sorts
+
+
+def _candidates(steps: Steps, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best continuations (C, count) of running hypotheses with scores (C, k).
+
+    Returns their scores, the hypothesis that each extends, and its new token. Twice as many as
+    there are beams are enough for all beams to continue if as many end.
+    """
+    log_probs, words = steps.best(count)  # (C, k, count)
+    best, flat = (scores[..., None] + log_probs).flatten(1).topk(count)
+    return best, flat // count, words.flatten(1).gather(1, flat)
+
+
+def _without_tail(ids: Tensor, eos: int) -> Tensor:
+    """The ids (B, new) up to the last eos of the longest row."""
+    before_eos = ((ids == eos).cumsum(1) == 0).sum(1)  # (B,)
+    return ids[:, : int(before_eos.max()) + 1]

@@ -1,7 +1,7 @@
-"""A checkpoint folder: config.json, what was trained, and the names or the weights of the frozen towers.
+"""A checkpoint folder: the config, what was trained, and the names or weights of the towers.
 
 config.json           OmniAVSRConfig
-model.safetensors     projectors, and the embeddings of the tokens that the LLM did not have
+model.safetensors     projectors, and the embeddings of the tokens that are new to the LLM
 adapters/NAME/        one PEFT folder per LoRA of the LLM
 video_adapter/video/  the video encoder's LoRA
 towers/KIND/          with full=True
@@ -9,123 +9,161 @@ towers/KIND/          with full=True
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from omni_avsr.errors import InputError
 from omni_avsr.model import adapters
-from omni_avsr.model.config import PLACEHOLDERS, OmniAVSRConfig
-from omni_avsr.model.towers import build, checksum, find, locate, verify
+from omni_avsr.model.config import OmniAVSRConfig
+from omni_avsr.model.towers import KINDS, Origin, build, checksum, find, locate, verify
+from omni_avsr.model.vocabulary import embedded_ids
+
+if TYPE_CHECKING:
+    from omni_avsr.model.omni import OmniAVSR
 
 WEIGHTS = "model.safetensors"
-FROM_AUTO_MODEL = {"adapter_kwargs", "trust_remote_code"}  # what AutoModel passes on, whatever the model
-KINDS = ("audio", "video", "llm")
+AUTO_MODEL_OPTIONS = {"adapter_kwargs", "trust_remote_code"}  # AutoModel passes them to any model
 
 
-def embedded_ids(config: OmniAVSRConfig) -> list[int]:
-    """The ids of the special tokens that have an embedding, in rising order."""
-    return sorted(i for name, i in config.special_tokens.items() if name not in PLACEHOLDERS.values())
-
-
-def save(model, folder: Path, full: bool) -> None:
-    """Writes the folder; without full every tower must be one that can be found again."""
-    modules = {"audio": model.audio_encoder, "video": model.video_encoder, "llm": model.llm}
-    modules = {kind: module for kind, module in modules.items() if module is not None}
+def save(model: "OmniAVSR", folder: Path, full: bool) -> None:
+    """Writes the folder; unless full, every tower must have a name to find it by."""
+    towers = {"audio": model.audio_encoder, "video": model.video_encoder, "llm": model.llm}
+    modules = {kind: module for kind, module in towers.items() if module is not None}
     known = model.config.towers or {}
     nameless = [kind for kind in modules if not known.get(kind)]
     if nameless and not full:
-        raise ValueError(f"the {', '.join(nameless)} towers have no name to find them by; save with full=True")
+        raise InputError(
+            f"the {', '.join(nameless)} towers have no name to find them by; save with full=True"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     config = OmniAVSRConfig.from_dict(model.config.to_dict())
     if full:
-        config.towers = {kind: _save_tower(kind, module, folder) for kind, module in modules.items()}
+        config.towers = {
+            kind: _save_tower(kind, module, folder) for kind, module in modules.items()
+        }
     adapters.save_adapters(model.llm, folder / "adapters")
-    adapters.save_adapters(model.video_encoder, folder / "video_adapter")
-    save_file({n: w.contiguous() for n, w in _own_state(model).items()}, folder / WEIGHTS, {"format": "pt"})
+    if model.video_encoder is not None:
+        adapters.save_adapters(model.video_encoder, folder / "video_adapter")
+    weights = {name: weight.contiguous() for name, weight in _own_state(model).items()}
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
 
 
-def _save_tower(kind: str, module, folder: Path) -> dict:
+def _save_tower(kind: str, module: nn.Module, folder: Path) -> Origin:
     name = f"towers/{kind}"
-    adapters.plain(module).save_pretrained(folder / name, state_dict=adapters.plain_state_dict(module))
+    weights = adapters.plain_state_dict(module)
+    adapters.plain(module).save_pretrained(folder / name, state_dict=weights)
     return {"name": name, "revision": None, "sha256": checksum(folder / name)}
 
 
-def _own_state(model) -> dict[str, Tensor]:
-    state = {name: w for name, w in model.state_dict().items() if "_compressor." in name}
-    return state | {name: matrix[embedded_ids(model.config)] for name, matrix in _token_matrices(model).items()}
+def _own_state(model: "OmniAVSR") -> dict[str, Tensor]:
+    """What model.safetensors holds."""
+    state = {}
+    for name, weight in model.state_dict().items():
+        if "_compressor." in name:
+            state[name] = weight
+    for name, matrix in _token_matrices(model).items():
+        state[name] = matrix[embedded_ids(model.config)]
+    return state
 
 
-def _token_matrices(model) -> dict[str, Tensor]:
-    """The LLM's token embeddings, and its output matrix unless that is the same."""
+def _token_matrices(model: "OmniAVSR") -> dict[str, Tensor]:
+    """The LLM's token embeddings, and its output matrix unless both are the same."""
     llm = adapters.plain(model.llm)
-    inputs, outputs = llm.get_input_embeddings().weight, llm.get_output_embeddings().weight
-    return {"markers.input": inputs} | ({} if outputs is inputs else {"markers.output": outputs})
+    inputs = llm.get_input_embeddings().weight
+    outputs = llm.get_output_embeddings().weight
+    if outputs is inputs:
+        return {"markers.input": inputs}
+    return {"markers.input": inputs, "markers.output": outputs}
 
 
 def load(
-    cls,
+    cls: type["OmniAVSR"],
     name: str | Path,
     *,
     config: OmniAVSRConfig | None = None,
     towers: dict[str, str | Path] | None = None,
     dtype: str | torch.dtype = torch.float32,
     **hub: Any,
-):
+) -> "OmniAVSR":
     """The model of a folder or hub id, its towers in this dtype.
 
     `hub` is what huggingface_hub's snapshot_download takes, such as revision and token.
     """
-    unknown = hub.keys() - inspect.signature(snapshot_download).parameters.keys() - FROM_AUTO_MODEL
-    unknown |= (towers or {}).keys() - set(KINDS)
+    moved = towers or {}
+    hub_options = inspect.signature(snapshot_download).parameters.keys()
+    unknown = hub.keys() - hub_options - AUTO_MODEL_OPTIONS
+    unknown |= moved.keys() - set(KINDS)
     if unknown:
         raise TypeError(f"from_pretrained does not know {', '.join(sorted(unknown))}")
-    folder = _folder(name, {key: value for key, value in hub.items() if key not in FROM_AUTO_MODEL})
+    options = {key: value for key, value in hub.items() if key not in AUTO_MODEL_OPTIONS}
+    folder = _folder(name, options)
     config = config or OmniAVSRConfig.from_pretrained(folder)
-    model = cls(config, _load_towers(config, folder, towers or {}, to_dtype(dtype)), load_from=folder)
+    modules = _load_towers(config, folder, moved, to_dtype(dtype))
+    model = cls(config, modules, load_from=folder)
     _load_own_state(model, load_file(folder / WEIGHTS))
     return model
 
 
-def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
-    """The folder itself, one that ships with the package, or one fetched from the hub."""
+def _folder(name: str | Path, options: dict[str, Any]) -> Path:
+    """The folder itself, one that ships with the package, or one downloaded from the hub."""
     name = locate(name)
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(str(name), **hub))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise ValueError(f"{name} is no folder here, and the hub does not give it: {type(error).__name__}") from None
+        return Path(snapshot_download(str(name), **options))
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    ) as error:
+        reason = type(error).__name__
+        raise InputError(
+            f"{name} is not a folder here, and the hub does not provide it: {reason}"
+        ) from None
 
 
 def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The dtype, given by itself or by its name."""
+    """The dtype, given as such or by its name."""
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
-def _load_towers(config: OmniAVSRConfig, folder: Path, moved: dict, dtype: torch.dtype) -> dict:
-    """The towers; where they were found is noted in the config, so that the model can be saved again anywhere."""
-    modules = {}
+def _load_towers(
+    config: OmniAVSRConfig, folder: Path, moved: dict[str, str | Path], dtype: torch.dtype
+) -> dict[str, PreTrainedModel]:
+    """The towers. The config notes where they are, so that the model can be saved anywhere."""
+    modules: dict[str, PreTrainedModel] = {}
     for kind in KINDS:
-        if getattr(config, f"{kind}_config") is not None:
-            found = find(kind, config.towers.get(kind), folder, moved.get(kind))
-            verify(kind, found)
-            modules[kind] = build(kind, found["name"], dtype, found["revision"])
-            config.towers[kind] = found
+        if getattr(config, f"{kind}_config") is None:
+            continue
+        found = find(kind, config.towers.get(kind), folder, moved.get(kind))
+        verify(kind, found)
+        modules[kind] = build(kind, found["name"], dtype, found["revision"])
+        config.towers[kind] = found
     return modules
 
 
 @torch.no_grad()
-def _load_own_state(model, saved: dict[str, Tensor]) -> None:
+def _load_own_state(model: "OmniAVSR", saved: dict[str, Tensor]) -> None:
     expected = _own_state(model)
     if saved.keys() != expected.keys():
-        wrong = ", ".join(sorted(saved.keys() ^ expected.keys()))
-        raise ValueError(f"{WEIGHTS} and config.json do not belong together; keys of only one of them: {wrong}")
+        different = ", ".join(sorted(saved.keys() ^ expected.keys()))
+        raise InputError(
+            f"{WEIGHTS} and config.json do not belong together; only one of them has: {different}"
+        )
     for name, matrix in _token_matrices(model).items():
         matrix[embedded_ids(model.config)] = saved.pop(name).to(matrix.dtype)
     own = dict(model.named_parameters())

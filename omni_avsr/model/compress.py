@@ -1,6 +1,7 @@
 """Frames to tokens: average or stack `rate` frames, then project them into the LLM's width.
 
-Padding is left out by length: what comes back holds the true tokens alone, of all clips one after another.
+Padding is left out by length: the result holds only the true tokens, of all clips one after
+another.
 """
 
 import torch
@@ -9,54 +10,95 @@ from torch.nn import functional as F
 
 from omni_avsr.tasks import token_count
 
+SIMILAR = 1.25  # rows whose lengths differ by less are computed together
+
 
 def length_mask(lengths: Tensor, width: int) -> Tensor:
     """True where a position lies inside its row's length."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]  # (B,) -> (B, width)
 
 
-def similar(lengths: Tensor, at_once: bool = False) -> list[tuple[Tensor, int]]:
-    """Rows in groups of about one length, each with its longest. Other devices than a CPU take all at once."""
+def group_by_length(lengths: Tensor, all_together: bool = False) -> list[tuple[Tensor, int]]:
+    """Rows of similar length in groups: their indices, and the longest length of each group.
+
+    This saves the CPU the padding. Other devices are faster with all rows at once.
+    """
     order = lengths.argsort()
-    if at_once or lengths.device.type != "cpu":
+    if all_together or lengths.device.type != "cpu":
         return [(order.sort().values, int(lengths.max()))]
-    groups: list[list[int]] = [[]]
+    groups: list[list[int]] = []
     for row in order.tolist():
-        if groups[-1] and lengths[row] > 1.25 * lengths[groups[-1][0]]:
+        if not groups or lengths[row] > SIMILAR * lengths[groups[-1][0]]:
             groups.append([])
         groups[-1].append(row)
-    return [(torch.tensor(rows).sort().values, int(lengths[rows].max())) for rows in groups]
+    return [(torch.tensor(sorted(rows)), int(lengths[rows].max())) for rows in groups]
+
+
+def ungroup(parts: list[Tensor], groups: list[tuple[Tensor, int]]) -> Tensor:
+    """The rows (B, T, D) of all groups in their original order, padded to one length."""
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(part.shape[1] for part in parts)
+    padded = [F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts]
+    order = torch.cat([rows for rows, _ in groups])
+    return torch.cat(padded)[order.argsort()]
 
 
 def compress(features: Tensor, lengths: Tensor, rate: int, stack: bool, keep_tail: bool) -> Tensor:
     """Windows of `rate` frames averaged, or stacked, over the true frames of each clip."""
-    features = features.masked_fill(~length_mask(lengths, features.shape[1])[..., None], 0)
+    inside = length_mask(lengths, features.shape[1])[..., None]
+    features = features.masked_fill(~inside, 0)
     features = F.pad(features, (0, 0, 0, -features.shape[1] % rate))
     windows = features.unflatten(1, (-1, rate))  # (B, T, D) -> (B, T / rate, rate, D)
-    starts = rate * torch.arange(windows.shape[1], device=lengths.device)
-    true_frames = (lengths[:, None] - starts).clamp(1, rate)  # (B, T / rate)
-    tokens = windows.flatten(2) if stack else windows.sum(2) / true_frames[..., None]
-    counts = torch.tensor([token_count(n, rate, keep_tail) for n in lengths.tolist()], device=lengths.device)
-    return tokens[length_mask(counts, tokens.shape[1])]  # (N, D) or (N, rate * D)
+    if stack:
+        tokens = windows.flatten(2)  # (B, T / rate, rate * D)
+    else:
+        starts = rate * torch.arange(windows.shape[1], device=lengths.device)
+        true_frames = (lengths[:, None] - starts).clamp(1, rate)  # (B, T / rate)
+        tokens = windows.sum(2) / true_frames[..., None]  # (B, T / rate, D)
+    counts = [token_count(frames, rate, keep_tail) for frames in lengths.tolist()]
+    kept = length_mask(torch.tensor(counts, device=lengths.device), tokens.shape[1])
+    return tokens[kept]  # (N, D) or (N, rate * D)
 
 
 class Compressor(nn.Module):
     """One modality's way into the LLM, at every rate."""
 
-    def __init__(self, sizes: tuple[int, int, int], rates: list[int], one: bool, stack: bool, norm: bool):
+    def __init__(
+        self,
+        sizes: tuple[int, int, int],  # of the encoder's, the hidden and the LLM's vectors
+        rates: list[int],
+        one: bool,
+        stack: bool,
+        norm: bool,
+    ):
         super().__init__()
         self.stack = stack
         self.one = one
         keys = {"all": rates[0]} if one else {str(rate): rate for rate in rates}
-        self.projectors = nn.ModuleDict({k: projector(sizes, rate if stack else 1, norm) for k, rate in keys.items()})
+        self.projectors = nn.ModuleDict()
+        for key, rate in keys.items():
+            self.projectors[key] = projector(sizes, rate if stack else 1, norm)
+
+    def projector_of(self, rate: int) -> nn.Module:
+        """The projector that serves a rate."""
+        return self.projectors["all" if self.one else str(rate)]
 
     def forward(self, features: Tensor, lengths: Tensor, rate: int, keep_tail: bool) -> Tensor:
-        tokens = compress(features, lengths, rate, self.stack, keep_tail)
-        return self.projectors["all" if self.one else str(rate)](tokens)  # (B, T, D) -> (N, D of the LLM)
+        """The LLM's tokens (N, D) of features (B, T, D); all clips one after another."""
+        dtype = next(self.parameters()).dtype
+        tokens = compress(features.to(dtype), lengths, rate, self.stack, keep_tail)
+        return self.projector_of(rate)(tokens)
 
 
 def projector(sizes: tuple[int, int, int], stacked: int, norm: bool) -> nn.Sequential:
     """Linear, ReLU, Linear and, if asked for, LayerNorm."""
     inner, hidden, outer = sizes
-    layers: list[nn.Module] = [nn.Linear(inner * stacked, hidden), nn.ReLU(), nn.Linear(hidden, outer)]
-    return nn.Sequential(*layers, *([nn.LayerNorm(outer)] if norm else []))
+    layers: list[nn.Module] = [
+        nn.Linear(inner * stacked, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, outer),
+    ]
+    if norm:
+        layers.append(nn.LayerNorm(outer))
+    return nn.Sequential(*layers)

@@ -1,5 +1,9 @@
-"""Attention-sink decorrelation (arXiv 2510.22603): keeps the media tokens from collapsing onto the first position."""
+"""Attention-sink decorrelation (arXiv 2510.22603).
 
+It keeps the media tokens from collapsing onto the first position.
+"""
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -7,12 +11,16 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def middle_layers(layers: nn.ModuleList):
-    """Collects the outputs of the middle half of the layers while it is open."""
+def middle_layers(layers: nn.ModuleList) -> Iterator[list[Tensor]]:
+    """Collects the outputs of the middle half of the layers inside the context."""
     quarter = len(layers) // 4
-    outputs: list[Tensor] = []
     middle = layers[quarter : len(layers) - quarter]
-    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in middle]
+    outputs: list[Tensor] = []
+
+    def collect(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        outputs.append(output)
+
+    hooks = [layer.register_forward_hook(collect) for layer in middle]
     try:
         yield outputs
     finally:
@@ -21,6 +29,13 @@ def middle_layers(layers: nn.ModuleList):
 
 
 def sink_losses(outputs: list[Tensor], media: Tensor) -> Tensor:
-    """Squared cosines between the first position and each media position, over the collected layers."""
-    cosines = [torch.cosine_similarity(h[:, :1].float(), h.float(), dim=-1)[media] for h in outputs]  # (B, L) -> (n,)
-    return torch.cat([*cosines, media.new_zeros(0, dtype=torch.float32)]).square()
+    """Squared cosines (n,) between the first position and each media position, in every layer.
+
+    The outputs are (B, L, D); `media` (B, L) is True at media tokens.
+    """
+    cosines = [media.new_zeros(0, dtype=torch.float32)]
+    for hidden in outputs:
+        hidden = hidden.float()
+        cosine = torch.cosine_similarity(hidden[:, :1], hidden, dim=-1)  # (B, L)
+        cosines.append(cosine[media])
+    return torch.cat(cosines).square()

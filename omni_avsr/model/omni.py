@@ -1,7 +1,7 @@
-"""OmniAVSR: routes sound and lips through shared encoders and compressors into one language model.
+"""OmniAVSR: feeds sound and lips through shared encoders and compressors into one language model.
 
-A forward is one task at one rate per modality. What the encoders give can be shared by all tasks and rates of a step:
-call `encode` once and pass its result as `features`.
+A forward pass is one route: a task at one rate per modality. The features of the encoders can be
+shared by all routes of a step: call `encode` once and make each batch from its result.
 """
 
 from dataclasses import dataclass
@@ -11,26 +11,33 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import ModelOutput
 
 from omni_avsr import methods
+from omni_avsr.errors import InputError
 from omni_avsr.model import adapters, checkpoint, towers
+from omni_avsr.model.batch import Batch, Features, Media
 from omni_avsr.model.beams import beam_search
-from omni_avsr.model.compress import Compressor, length_mask, similar
+from omni_avsr.model.compress import Compressor, group_by_length, length_mask, ungroup
 from omni_avsr.model.config import PLACEHOLDERS, TASK_TOKENS, OmniAVSRConfig
 from omni_avsr.model.decorrelation import middle_layers, sink_losses
 from omni_avsr.model.loss import label_loss
+from omni_avsr.model.vocabulary import embedded_ids, token_settings
 from omni_avsr.model.whisper import encode_audio
-from omni_avsr.tasks import audio_frames
-
-MEDIA = {"audio", "audio_lengths", "video", "video_lengths"}
+from omni_avsr.tasks import MODALITIES, Route, audio_frames
 
 
 @dataclass
 class OmniAVSROutput(ModelOutput):
-    """The loss and its part; without labels the logits of the last position."""
+    """With labels, the loss and its decorrelation part; without, the last position's logits."""
 
     loss: Tensor | None = None
     sink_loss: Tensor | None = None
@@ -45,59 +52,85 @@ class OmniAVSR(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    audio_encoder: Any  # a WhisperEncoder or None
-    video_encoder: Any  # an AVHubertEncoder, under PEFT if it has a LoRA, or None
-    llm: Any  # a causal language model, under PEFT if it has adapters
-    rows_together = False  # as where sharded layers are gathered for each pass
+    config: OmniAVSRConfig
+    audio_encoder: nn.Module | None  # a WhisperEncoder
+    video_encoder: nn.Module | None  # an AVHubertEncoder, wrapped by PEFT if it has a LoRA
+    llm: nn.Module  # a causal language model, wrapped by PEFT if it has adapters
+    # True if the LLM is sharded: every pass gathers its layers, so all rows run in one
+    rows_together = False
 
     def __init__(
-        self, config: OmniAVSRConfig, modules: dict[str, nn.Module] | None = None, load_from: Path | None = None
+        self,
+        config: OmniAVSRConfig,
+        modules: dict[str, PreTrainedModel] | None = None,
+        load_from: Path | None = None,
     ):
-        """Random towers from the config unless modules are given; adapters are new unless there is a folder of them."""
+        """Builds the model around the towers in `modules`, or random ones made from the config.
+
+        Adapters are new, or loaded from the folder `load_from`.
+        """
         super().__init__(config)
         modules = modules or _random_towers(config)
         if not config.special_tokens:
-            config.update(_tokens(None, modules["llm"].config, config.task_tokens))
+            config.update(token_settings(None, modules["llm"].config, config.task_tokens))
         self.audio_encoder = modules.get("audio")
         self.video_encoder = modules.get("video")
         self.llm = modules["llm"]
-        rows = 1 + max(checkpoint.embedded_ids(config))
-        if rows > self.llm.get_input_embeddings().num_embeddings:
-            self.llm.resize_token_embeddings(rows, mean_resizing=False)
-            self.llm.requires_grad_(False)
+        self._resize_vocabulary()
         self._add_compressors()
         self._add_adapters(load_from)
         self.post_init()
         self.train(False)
 
-    def _add_compressors(self):
+    def _resize_vocabulary(self) -> None:
+        rows = 1 + max(embedded_ids(self.config))
+        if rows > self._embeddings().num_embeddings:
+            adapters.plain(self.llm).resize_token_embeddings(rows, mean_resizing=False)
+            self.llm.requires_grad_(False)  # the new matrix is trainable
+
+    def _add_compressors(self) -> None:
         config = self.config
-        width = self.llm.get_input_embeddings().embedding_dim
-        for modality, norm in (("audio", config.audio_projector_norm), ("video", config.video_projector_norm)):
+        llm_width = self._embeddings().embedding_dim
+        norms = {"audio": config.audio_projector_norm, "video": config.video_projector_norm}
+        for modality in MODALITIES:
             encoder = self._encoder(modality)
-            compressor = encoder and Compressor(
-                (encoder.config.hidden_size, config.projector_width, width),
-                list(config.rates(modality)),
-                one=config.projectors == "one",
-                stack=config.compression == "stack",
-                norm=norm,
-            )
+            compressor = None
+            if encoder is not None:
+                compressor = Compressor(
+                    (encoder.config.hidden_size, config.projector_width, llm_width),
+                    list(config.rates(modality)),
+                    one=config.projectors == "one",
+                    stack=config.compression == "stack",
+                    norm=norms[modality],
+                )
             setattr(self, f"{modality}_compressor", compressor)
 
-    def _add_adapters(self, load_from: Path | None):
-        config, names = self.config, adapters.all_adapter_names(self.config)
-        video_names = ["video"] if config.video_lora_rank and self.video_encoder else []
+    def _add_adapters(self, load_from: Path | None) -> None:
+        config = self.config
+        names = adapters.all_adapter_names(config)
+        video_names = ["video"] if config.video_lora_rank else []
         if load_from is not None:
             self.llm = adapters.load_adapters(self.llm, load_from / "adapters", names)
-            self.video_encoder = adapters.load_adapters(self.video_encoder, load_from / "video_adapter", video_names)
+            if self.video_encoder is not None:
+                self.video_encoder = adapters.load_adapters(
+                    self.video_encoder, load_from / "video_adapter", video_names
+                )
             return
-        settings = {"targets": config.lora_targets, "dropout": config.lora_dropout}
-        self.llm = adapters.add_adapters(self.llm, names, config.lora_rank, config.lora_alpha, **settings)
-        video_lora = (config.video_lora_rank, config.video_lora_alpha)
-        self.video_encoder = adapters.add_adapters(self.video_encoder, video_names, *video_lora)
+        self.llm = adapters.add_adapters(
+            self.llm,
+            names,
+            config.lora_rank,
+            config.lora_alpha,
+            config.lora_targets,
+            config.lora_dropout,
+        )
+        if self.video_encoder is not None:
+            self.video_encoder = adapters.add_adapters(
+                self.video_encoder, video_names, config.video_lora_rank, config.video_lora_alpha
+            )
 
-    def init_weights(self):
-        """Nothing: towers, projectors and adapters have initialised themselves, LoRA's second matrix to zero."""
+    def init_weights(self) -> None:
+        """Does nothing: towers, projectors and adapters have initialised themselves."""
 
     @classmethod
     def from_towers(
@@ -106,273 +139,339 @@ class OmniAVSR(PreTrainedModel):
         video: towers.Source | None = None,
         llm: towers.Source | None = None,
         *,
-        tokenizer=None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         method: str = "omni-avsr-st",
         dtype: str | torch.dtype = torch.float32,
         **settings: Any,
     ) -> "OmniAVSR":
         """A new model on towers given as hub ids, local folders, or configs (random weights).
 
-        The method sets tasks, rates, adapters and projectors; every field of OmniAVSRConfig overrides it.
+        The method sets tasks, rates, adapters and projectors; any field of OmniAVSRConfig can be
+        given to override it.
         """
-        sources = {k: s for k, s in {"audio": audio, "video": video, "llm": llm}.items() if s is not None}
-        if "llm" not in sources:
-            raise ValueError("from_towers needs llm=: a hub id, a folder or a config")
+        if llm is None:
+            raise InputError("from_towers needs llm=: a hub id, a folder or a config")
         unknown = settings.keys() - OmniAVSRConfig.__dataclass_fields__.keys()
         if unknown:
-            raise ValueError(
-                f"unknown settings {', '.join(sorted(unknown))}; see OmniAVSRConfig for those that there are"
-            )
-        modules = {kind: towers.build(kind, source, checkpoint.to_dtype(dtype)) for kind, source in sources.items()}
-        if tokenizer is None and isinstance(llm, (str, Path)):
+            names = ", ".join(sorted(unknown))
+            raise InputError(f"unknown settings {names}; OmniAVSRConfig lists the known ones")
+        sources = {"audio": audio, "video": video, "llm": llm}
+        origins: dict[str, towers.Origin | None] = {}
+        modules: dict[str, PreTrainedModel] = {}
+        configs: dict[str, PreTrainedConfig] = {}
+        for kind, source in sources.items():
+            if source is not None:
+                tower = towers.build(kind, source, checkpoint.to_dtype(dtype))
+                modules[kind] = tower
+                configs[kind] = tower.config
+                origins[kind] = towers.record(source)
+        if tokenizer is None and isinstance(llm, str | Path):
             tokenizer = AutoTokenizer.from_pretrained(towers.locate(llm))
         settings = {**methods.method(method).settings(), "method": method, **settings}
-        config = OmniAVSRConfig(
-            towers={kind: towers.record(source) for kind, source in sources.items()},
-            **{f"{kind}_config": module.config.to_dict() for kind, module in modules.items()},
-            **_tokens(tokenizer, modules["llm"].config, settings.get("task_tokens", TASK_TOKENS)),
-            **settings,
-        )
-        return cls(config, modules)
+        task_tokens = settings.get("task_tokens", TASK_TOKENS)
+        tokens = token_settings(tokenizer, configs["llm"], task_tokens)
+        fields: methods.ConfigFields = {}
+        for kind, config in configs.items():
+            fields[f"{kind}_config"] = config.to_dict()
+        return cls(OmniAVSRConfig(towers=origins, **fields, **tokens, **settings), modules)
 
     def _encoder(self, modality: str) -> PreTrainedModel | None:
         encoder = getattr(self, f"{modality}_encoder")
-        return encoder and adapters.plain(encoder)
+        return None if encoder is None else adapters.plain(encoder)
+
+    def _embeddings(self) -> nn.Embedding:
+        embeddings = adapters.plain(self.llm).get_input_embeddings()
+        assert isinstance(embeddings, nn.Embedding)
+        return embeddings
+
+    def _compressor(self, modality: str) -> Compressor:
+        return getattr(self, f"{modality}_compressor")
 
     def train(self, mode: bool = True) -> "OmniAVSR":
-        """Trains what is trained; the encoders stay in eval mode, their BatchNorm statistics as they are."""
+        """Sets the training mode; the encoders stay in eval mode, so BatchNorm does not drift."""
         super().train(mode)
         for encoder in (self.audio_encoder, self.video_encoder):
             if encoder is not None:
                 encoder.eval()
         return self
 
-    def encode(
-        self,
-        audio: Tensor | None = None,
-        audio_lengths: Tensor | None = None,
-        video: Tensor | None = None,
-        video_lengths: Tensor | None = None,
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Each given modality's features (B, T, D) and lengths (B,) in frames, for any task and rate.
+    # Media to features
 
-        Takes waveforms (B, S) and videos (B, T, 88, 88), padded with zeros, and their lengths; without, all are full.
-        """
-        features = {}
-        for modality, given in (("audio", audio), ("video", video)):
-            if given is not None and self._encoder(modality) is None:
-                raise ValueError(f"this model has no {modality} tower: it does {', '.join(self.config.tasks)} alone")
-        if audio is not None:
-            samples = _lengths(audio, audio_lengths).tolist()
-            frames = [audio_frames(n, self.config.exact_audio_length) for n in samples]
-            features["audio"] = self._hear(audio, torch.tensor(frames, device=audio.device))
-        if video is not None:
-            features["video"] = self._see(video, _lengths(video, video_lengths))
-        return features
+    def encode(self, media: Media) -> Features:
+        """Encodes whichever of audio and video are given; the features serve any task and rate."""
+        for modality in MODALITIES:
+            given = getattr(media, modality) is not None
+            if given and self._encoder(modality) is None:
+                tasks = ", ".join(self.config.tasks)
+                raise InputError(f"this model has no {modality} tower: it only does {tasks}")
+        audio = video = audio_lengths = video_lengths = None
+        if media.audio is not None:
+            audio, audio_lengths = self._encode_audio(media.audio, media.audio_lengths)
+        if media.video is not None:
+            video, video_lengths = self._encode_video(media.video, media.video_lengths)
+        return Features(audio, audio_lengths, video, video_lengths)
 
-    def _hear(self, audio: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_audio(self, audio: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor]:
         padded = self.config.audio_context == "padded"
-        groups = similar(frames, at_once=padded)
-        parts = [encode_audio(self.audio_encoder, audio[rows], frames[rows], padded) for rows, _ in groups]
-        return _together(parts, groups), frames
+        exact = self.config.exact_audio_length
+        counts = [audio_frames(n, exact) for n in _or_full(samples, audio).tolist()]
+        frames = torch.tensor(counts, device=audio.device)  # (B,)
+        groups = group_by_length(frames, all_together=padded)  # padded, all are 30 s long
+        encoder = self._encoder("audio")
+        assert isinstance(encoder, WhisperEncoder)
+        parts = []
+        for rows, _ in groups:
+            parts.append(encode_audio(encoder, audio[rows], frames[rows], padded))
+        return ungroup(parts, groups), frames
 
-    def _see(self, video: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        groups, parts = similar(frames), []
-        for rows, width in groups:
-            padding = ~length_mask(frames[rows], width)
-            parts.append(self.video_encoder(video[rows, :width], padding if padding.any() else None))
-        return _together(parts, groups), frames
+    def _encode_video(self, video: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        frames = _or_full(lengths, video)  # (B,)
+        assert self.video_encoder is not None
+        groups = group_by_length(frames)
+        parts = []
+        for rows, longest in groups:
+            padding = ~length_mask(frames[rows], longest)
+            mask = padding if padding.any() else None
+            parts.append(self.video_encoder(video[rows, :longest], mask))
+        return ungroup(parts, groups), frames
 
-    def embed(
-        self,
-        input_ids: Tensor,
-        task: str,
-        audio_rate: int | None = None,
-        video_rate: int | None = None,
-        features: dict[str, tuple[Tensor, Tensor]] | None = None,
-        **media: Tensor,
-    ) -> Tensor:
-        """The LLM's inputs (B, L, D): text embedded, placeholders replaced by compressed media.
+    # Features to the LLM's inputs
 
-        Leaves the adapters of this task and these rates active.
+    def embed(self, batch: Batch) -> Tensor:
+        """The LLM's inputs (B, L, D): text is embedded, placeholders are replaced by media tokens.
+
+        The adapters of the batch's route stay active.
         """
-        rates = self.config.choose(task, audio_rate, video_rate)
-        if media.keys() - MEDIA:
-            raise TypeError(f"unknown arguments {', '.join(sorted(media.keys() - MEDIA))}")
-        if features is None:
-            features = self.encode(**{name: values for name, values in media.items() if name.split("_")[0] in rates})
-        missing = [modality for modality in rates if modality not in features]
-        if missing:
-            raise ValueError(f"task {task!r} needs {' and '.join(missing)}, given: {', '.join(features) or 'nothing'}")
-        adapters.activate(self.llm, adapters.adapter_names(self.config.adapters, task, rates))
-        media_ids = [self.config.special_tokens[PLACEHOLDERS[m]] for m in rates]
-        text_ids = input_ids.masked_fill(torch.isin(input_ids, input_ids.new_tensor(media_ids)), 0)
-        embeds = adapters.plain(self.llm).get_input_embeddings()(text_ids)  # (B, L, D)
-        for (modality, rate), placeholder in zip(rates.items(), media_ids, strict=True):
-            compressor = getattr(self, f"{modality}_compressor")
-            values, lengths = features[modality]
-            if not self.training:
-                _refuse_nan(modality, values, lengths)
-            dtype = next(compressor.parameters()).dtype
-            tokens = compressor(values.to(dtype), lengths, rate, self.config.keep_tail)  # (N, D)
-            embeds = merge_media(embeds, input_ids == placeholder, tokens.to(embeds.dtype), modality)
+        features = self._features(batch)
+        self._activate_adapters(batch.route)
+        embeds = self._embed_text(batch.input_ids)
+        for modality in batch.route.modalities:
+            tokens = self._media_tokens(features, modality, batch.route.rate(modality))
+            places = batch.input_ids == self._placeholder(modality)
+            embeds = merge_media(embeds, places, tokens.to(embeds.dtype), modality)
         return embeds
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        task: str,
-        labels: Tensor | None = None,
-        **routing: Any,
-    ) -> OmniAVSROutput:
-        """The loss of one task at one rate per modality: cross-entropy over the labels, computed there alone.
+    def _features(self, batch: Batch) -> Features:
+        """The batch's features; if it holds media, encodes the modalities that its route needs."""
+        route = batch.route
+        self.config.choose(route.task, route.audio_rate, route.video_rate)  # refuses untrained ones
+        features = batch.features
+        if features is None:
+            given = batch.media or Media()
+            needed = Media(
+                audio=given.audio if route.task.hears else None,
+                audio_lengths=given.audio_lengths,
+                video=given.video if route.task.sees else None,
+                video_lengths=given.video_lengths,
+            )
+            features = self.encode(needed)
+        missing = [name for name in route.modalities if name not in features.modalities]
+        if missing:
+            raise InputError(
+                f"task '{route.task}' needs {' and '.join(missing)}, "
+                f"given: {', '.join(features.modalities) or 'nothing'}"
+            )
+        return features
 
-        `routing` is what `embed` takes: audio_rate, video_rate, and media or features.
-        """
-        llm = adapters.plain(self.llm)
-        embeds = self.embed(input_ids, task, **routing)
-        if labels is None:
-            decoded = llm.get_decoder()(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)
-            return OmniAVSROutput(logits=llm.get_output_embeddings()(decoded.last_hidden_state[:, -1]))
-        layers = llm.get_decoder().layers if self.config.sink_loss_weight else nn.ModuleList()
-        media = torch.isin(
-            input_ids, input_ids.new_tensor([self.config.special_tokens[t] for t in PLACEHOLDERS.values()])
-        )
-        hidden, targets, sinks = [], [], []
-        for rows, width in similar(1 + attention_mask.cumsum(1).argmax(1), self.rows_together):
-            part = {"inputs_embeds": embeds[rows, :width], "attention_mask": attention_mask[rows, :width]}
-            with middle_layers(layers) as outputs:
-                decoded = llm.get_decoder()(**part, use_cache=False)
-            labelled = labels[rows, 1:width] != -100
-            hidden.append(decoded.last_hidden_state[:, :-1][labelled])  # (n, D)
-            targets.append(labels[rows, 1:width][labelled])
-            sinks.append(sink_losses(outputs, media[rows, :width]))
-        loss = label_loss(llm.get_output_embeddings(), torch.cat(hidden), torch.cat(targets))
+    def _activate_adapters(self, route: Route) -> None:
+        adapters.activate(self.llm, adapters.adapter_names(self.config.adapters, route))
+
+    def _placeholder(self, modality: str) -> int:
+        return self.config.special_tokens[PLACEHOLDERS[modality]]
+
+    def _is_media(self, input_ids: Tensor) -> Tensor:
+        """True at the placeholders of media tokens."""
+        placeholders = [self._placeholder(modality) for modality in MODALITIES]
+        return torch.isin(input_ids, input_ids.new_tensor(placeholders))
+
+    def _embed_text(self, input_ids: Tensor) -> Tensor:
+        # Placeholders have no embedding: token 0 stands in until merge_media replaces it
+        text_ids = input_ids.masked_fill(self._is_media(input_ids), 0)
+        return self._embeddings()(text_ids)  # (B, L) -> (B, L, D)
+
+    def _media_tokens(self, features: Features, modality: str, rate: int) -> Tensor:
+        """The tokens (N, D) of all clips at a rate."""
+        values, lengths = features.of(modality)
+        if not self.training:
+            _refuse_nan(modality, values, lengths)
+        return self._compressor(modality)(values, lengths, rate, self.config.keep_tail)
+
+    # Loss and decoding
+
+    def forward(self, batch: Batch) -> OmniAVSROutput:
+        """With labels, the loss; without, the logits of the last position."""
+        embeds = self.embed(batch)
+        if batch.labels is None:
+            return OmniAVSROutput(logits=self._last_logits(embeds, batch.attention_mask))
+        hidden, targets, sinks = self._run_llm(embeds, batch, batch.labels)
+        head = adapters.plain(self.llm).get_output_embeddings()
+        loss = label_loss(head, hidden, targets)
         if not self.config.sink_loss_weight:
             return OmniAVSROutput(loss=loss)
-        squares = torch.cat(sinks)
-        sink = squares.sum() / max(1, len(squares))
+        sink = sinks.sum() / max(1, len(sinks))  # the mean, or 0 without media
         return OmniAVSROutput(loss=loss + self.config.sink_loss_weight * sink, sink_loss=sink)
 
-    def generate(self, *batch: Any, **options: Any) -> Tensor:
-        """The transcripts' ids (B, new), ended by eos and padded; greedy with one beam, never sampled.
+    def _last_logits(self, embeds: Tensor, attention_mask: Tensor) -> Tensor:
+        llm = adapters.plain(self.llm)
+        decoder = llm.get_decoder()
+        decoded = decoder(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)
+        return llm.get_output_embeddings()(decoded.last_hidden_state[:, -1])
 
-        Takes a batch without labels, num_beams and max_new_tokens, as generate_with_scores does.
+    def _run_llm(
+        self, embeds: Tensor, batch: Batch, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The hidden vectors (N, D) that predict the labels, the labels (N,), and the sink losses.
+
+        Rows of similar length run together, so that short rows are not padded to the longest.
         """
-        return self.generate_with_scores(*batch, **options)[0]
+        decoder = adapters.plain(self.llm).get_decoder()
+        layers = decoder.layers if self.config.sink_loss_weight else nn.ModuleList()
+        media = self._is_media(batch.input_ids)
+        hidden, targets, sinks = [], [], []
+        lengths = batch.attention_mask.sum(1)
+        for rows, longest in group_by_length(lengths, self.rows_together):
+            with middle_layers(layers) as outputs:
+                decoded = decoder(
+                    inputs_embeds=embeds[rows, :longest],
+                    attention_mask=batch.attention_mask[rows, :longest],
+                    use_cache=False,
+                )
+            next_labels = labels[rows, 1:longest]  # (b, l - 1)
+            is_label = next_labels != -100
+            hidden.append(decoded.last_hidden_state[:, :-1][is_label])
+            targets.append(next_labels[is_label])
+            sinks.append(sink_losses(outputs, media[rows, :longest]))
+        return torch.cat(hidden), torch.cat(targets), torch.cat(sinks)
+
+    def generate(self, batch: Batch, num_beams: int = 1, max_new_tokens: int = 32) -> Tensor:
+        """The ids (B, new) of the transcripts, ended by eos and padded.
+
+        One beam is greedy decoding; nothing is sampled. Takes a batch without labels.
+        """
+        return self.generate_with_scores(batch, num_beams, max_new_tokens)[0]
 
     @torch.no_grad()
     def generate_with_scores(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        task: str,
-        num_beams: int = 1,
-        max_new_tokens: int = 32,
-        **routing: Any,
+        self, batch: Batch, num_beams: int = 1, max_new_tokens: int = 32
     ) -> tuple[Tensor, Tensor]:
-        """The transcripts' ids and their log-probabilities per token (B,)."""
+        """The ids of the transcripts, and their log-probabilities per token (B,)."""
         if num_beams < 1 or max_new_tokens < 1:
-            raise ValueError(f"num_beams {num_beams} and max_new_tokens {max_new_tokens} must be 1 or more")
-        if not attention_mask[:, -1].all():
-            raise ValueError("decoding needs padding on the left: build the batch without text")
+            raise InputError(
+                f"num_beams {num_beams} and max_new_tokens {max_new_tokens} must be 1 or more"
+            )
+        if not batch.attention_mask[:, -1].all():
+            raise InputError("decoding needs padding on the left: build the batch without text")
         was_training = self.training
         self.eval()
-        embeds = self.embed(input_ids, task, **routing)
-        eos, pad = self.config.eos_token_id, self.config.pad_token_id
-        found = beam_search(adapters.plain(self.llm), embeds, attention_mask, num_beams, max_new_tokens, eos, pad)
+        found = beam_search(
+            adapters.plain(self.llm),
+            self.embed(batch),
+            batch.attention_mask,
+            num_beams,
+            max_new_tokens,
+            self.config.eos_token_id,
+            self.config.pad_token_id,
+        )
         self.train(was_training)
         return found
 
-    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict | None = None, **options: Any):
-        """Recomputes the LLM's layers in the backward pass, with the adapters that were active in the forward."""
-        context = partial(adapters.recompute_context, self.llm)
-        kwargs = {"use_reentrant": False, "context_fn": context, **(activation_checkpointing_kwargs or {})}
+    # Memory, speed, merging, files
+
+    def activation_checkpointing_enable(  # type: ignore[override]
+        self, activation_checkpointing_kwargs: dict | None = None, **options: Any
+    ) -> None:
+        """Recomputes the LLM's layers during backward, with the adapters of the forward pass."""
+        kwargs = {
+            "use_reentrant": False,
+            "context_fn": partial(adapters.recompute_context, self.llm),
+            **(activation_checkpointing_kwargs or {}),
+        }
         super().activation_checkpointing_enable(kwargs, **options)
 
     def compile_layers(self, backend: str = "inductor") -> None:
-        """Compiles the LLM's layers when they first run, for any length and once for each set of adapters."""
+        """Compiles the LLM's layers when they first run, once for each set of adapters."""
         for layer in adapters.plain(self.llm).get_decoder().layers:
             layer.compile(dynamic=True, backend=backend)
 
-    def merge(self, task: str, audio_rate: int | None = None, video_rate: int | None = None) -> "OmniAVSR":
-        """A model of this task alone, without adapters and with equal outputs; with scale adapters, of these rates."""
-        rates = self.config.choose(task, audio_rate, video_rate)
-        names = adapters.adapter_names(self.config.adapters, task, rates)
-        modules = {"llm": adapters.merge(self.llm, names)}
-        modules |= {m: adapters.merge(getattr(self, f"{m}_encoder"), ["video"]) for m in rates}
+    def merge(self, route: Route) -> "OmniAVSR":
+        """A model of the route's task without adapters, with the same outputs.
+
+        With scale adapters it keeps only the route's rates.
+        """
+        names = adapters.adapter_names(self.config.adapters, route)
+        modules = {"llm": adapters.plain(adapters.merge(self.llm, names))}
+        for modality in route.modalities:
+            encoder = getattr(self, f"{modality}_encoder")
+            # Only the video encoder can have a LoRA; the audio encoder is just copied
+            modules[modality] = adapters.plain(adapters.merge(encoder, ["video"]))
+        merged = type(self)(self._merged_config(route), modules)
+        for modality in route.modalities:
+            weights = self._compressor(modality).state_dict()
+            compressor = merged._compressor(modality)
+            kept = {name: weights[name] for name in compressor.state_dict()}
+            compressor.load_state_dict(kept)
+        merged.to(self.device)  # type: ignore[arg-type]  # transformers' wrapper has no types
+        return merged
+
+    def _merged_config(self, route: Route) -> OmniAVSRConfig:
         config = OmniAVSRConfig.from_dict(self.config.to_dict())
-        config.update({"tasks": [str(task)], "adapters": [], "video_lora_rank": 0, "towers": {}})
-        for modality in ("audio", "video"):
-            if modality not in rates:
+        config.update({"tasks": (route.task,), "adapters": [], "video_lora_rank": 0, "towers": {}})
+        for modality in MODALITIES:
+            if modality not in route.modalities:
                 setattr(config, f"{modality}_config", None)
             elif "scale" in self.config.adapters:
-                setattr(config, f"{modality}_rates", [rates[modality]])
-        merged = type(self)(config, modules)
-        for modality in rates:
-            weights = getattr(self, f"{modality}_compressor").state_dict()
-            compressor = getattr(merged, f"{modality}_compressor")
-            compressor.load_state_dict({name: weights[name] for name in compressor.state_dict()})
-        return merged.to(self.device)
+                setattr(config, f"{modality}_rates", [route.rate(modality)])
+        return config
 
-    def save_pretrained(self, save_directory: str | Path, full: bool = False, **_: Any) -> None:
-        """Writes what was trained and the towers' names; with full=True the towers too.
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, full: bool = False, **_: object
+    ) -> None:
+        """Writes what was trained and the names of the towers; with full=True the towers too.
 
-        Takes, and has no use for, the options that push_to_hub passes on.
+        Ignores the other options that push_to_hub passes on.
         """
         checkpoint.save(self, Path(save_directory), full)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> "OmniAVSR":
-        """The model of a folder or hub id; towers={"llm": folder} says where a tower lies now."""
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "OmniAVSR":  # type: ignore[override]
+        """The model of a folder or hub id; towers={"llm": folder} says where a tower is now."""
         return checkpoint.load(cls, name, **options)
 
 
 def merge_media(embeds: Tensor, places: Tensor, tokens: Tensor, modality: str) -> Tensor:
-    """The embeddings (B, L, D) with one media token (N, D) at each place (B, L)."""
+    """The embeddings (B, L, D) with one media token of (N, D) at each of the places (B, L)."""
     if places.sum() != len(tokens):
-        raise ValueError(f"{places.sum()} placeholders for {len(tokens)} {modality} tokens: batch and rates disagree")
+        raise InputError(
+            f"{places.sum()} placeholders for {len(tokens)} {modality} tokens: "
+            "batch and rates do not match"
+        )
     return embeds.masked_scatter(places[..., None], tokens)
 
 
-def _lengths(clips: Tensor, lengths: Tensor | None) -> Tensor:
-    return torch.full((len(clips),), clips.shape[1], device=clips.device) if lengths is None else lengths
-
-
-def _together(parts: list[Tensor], groups: list[tuple[Tensor, int]]) -> Tensor:
-    """The rows (B, T, D) of groups, each where it was."""
-    if len(parts) == 1:
-        return parts[0]
-    widest = max(part.shape[1] for part in parts)
-    rows = torch.cat([F.pad(part, (0, 0, 0, widest - part.shape[1])) for part in parts])
-    return rows[torch.cat([rows for rows, _ in groups]).argsort()]
+def _or_full(lengths: Tensor | None, clips: Tensor) -> Tensor:
+    """The lengths, or the full width of every clip where none are given."""
+    if lengths is not None:
+        return lengths
+    return torch.full((len(clips),), clips.shape[1], device=clips.device)
 
 
 def _refuse_nan(modality: str, values: Tensor, lengths: Tensor) -> None:
     bad = (~values.isfinite()).any(2) & length_mask(lengths, values.shape[1])  # (B, T)
     if bad.any():
         clips = bad.any(1).nonzero().flatten().tolist()
-        raise ValueError(f"NaN or infinite {modality} features in clips {clips} of the batch, {int(bad.sum())} frames")
+        raise InputError(
+            f"NaN or infinite {modality} features in clips {clips} of the batch, "
+            f"{int(bad.sum())} frames"
+        )
 
 
-def _random_towers(config: OmniAVSRConfig) -> dict[str, nn.Module]:
-    configs = {kind: getattr(config, f"{kind}_config") for kind in ("audio", "video", "llm")}
-    return {kind: towers.build(kind, c, torch.float32) for kind, c in configs.items() if c is not None}
-
-
-def _tokens(tokenizer, llm_config, task_tokens: dict[str, str]) -> dict[str, Any]:
-    names = towers.special_token_names(task_tokens)
-    known = llm_config if tokenizer is None else tokenizer
-    pad = known.pad_token_id
-    if known.eos_token_id is None:
-        raise ValueError(f"this {llm_config.model_type} has no eos token, so no transcript would end")
-    return {
-        "special_tokens": towers.add_special_tokens(names, tokenizer, llm_config.vocab_size),
-        "bos_token_id": known.bos_token_id,
-        "eos_token_id": known.eos_token_id,
-        "pad_token_id": known.eos_token_id if pad is None else pad,
-    }
+def _random_towers(config: OmniAVSRConfig) -> dict[str, PreTrainedModel]:
+    modules: dict[str, PreTrainedModel] = {}
+    for kind in towers.KINDS:
+        tower_config = getattr(config, f"{kind}_config")
+        if tower_config is not None:
+            modules[kind] = towers.build(kind, tower_config, torch.float32)
+    return modules
 
 
 AutoModel.register(OmniAVSRConfig, OmniAVSR)

@@ -1,3 +1,5 @@
+"""Checkpoint folders: what is written, that it loads again, and what is refused."""
+
 import json
 import shutil
 
@@ -8,154 +10,193 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
+from omni_avsr.errors import InputError
 from omni_avsr.model.config import FORMAT
-from tests.support.towers import SMALL, TEXTS, clips
+from tests.support.towers import SMALL, TEXTS, avhubert_config, clips
 
 
 def losses(model, processor):
-    batches = [processor(**clips(30, 12), text=TEXTS[:2], task=task) for task in model.config.tasks]
-    return torch.stack([model(**batch).loss for batch in batches])
+    """The loss of every task."""
+    found = []
+    for task in model.config.tasks:
+        batch = processor(**clips(30, 12), text=TEXTS[:2], task=task)
+        found.append(model(batch).loss)
+    return torch.stack(found)
+
+
+def trainable(model):
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def edit_json(file, change):
+    """Rewrites a JSON file after changing its contents."""
+    contents = json.loads(file.read_text())
+    change(contents)
+    file.write_text(json.dumps(contents))
+
+
+@pytest.fixture(scope="module")
+def saved(make, tmp_path_factory):
+    """A saved model with its folder; not to be changed."""
+    model, processor = make()
+    folder = tmp_path_factory.mktemp("saved")
+    model.save_pretrained(folder)
+    return model, processor, folder
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    """A copy of the saved model's folder, for tests that damage it."""
+    return shutil.copytree(saved[2], tmp_path / "model")
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"adapters": ["scale"]}, {"adapters": [], "video_lora_rank": 0}])
-def test_a_saved_model_is_the_same_again(make, tmp_path, full, settings):
+@pytest.mark.parametrize(
+    "settings", [{}, {"adapters": ["scale"]}, {"adapters": [], "video_lora_rank": 0}]
+)
+def test_a_loaded_model_is_the_model_that_was_saved(make, tmp_path, full, settings):
     model, processor = make(**settings)
     model.save_pretrained(tmp_path, full=full)
     processor.save_pretrained(tmp_path)
-    for load, load_processor in ((OmniAVSR, OmniAVSRProcessor), (AutoModel, AutoProcessor)):
-        again, processor_again = load.from_pretrained(tmp_path), load_processor.from_pretrained(tmp_path)
-        assert torch.equal(losses(again, processor_again), losses(model, processor))
-    trainable = [{name for name, w in m.named_parameters() if w.requires_grad} for m in (model, again)]
-    assert trainable[0] == trainable[1]
-
-
-def test_only_what_was_trained_is_saved_by_default(make, tmp_path):
-    model, _ = make()
-    model.save_pretrained(tmp_path)
-    names = load_file(tmp_path / "model.safetensors").keys()
-    assert {name.split(".")[0] for name in names} == {"audio_compressor", "video_compressor", "markers"}
-    assert not (tmp_path / "towers").exists()
-    towers = json.loads((tmp_path / "config.json").read_text())["towers"]
-    assert all(towers[kind]["name"] and towers[kind]["sha256"] for kind in ("audio", "video", "llm"))
-
-
-def test_a_processor_finds_the_llms_tokenizer(make, tmp_path):
-    model, processor = make()
-    model.save_pretrained(tmp_path)
-    again = OmniAVSRProcessor.from_pretrained(tmp_path)
-    assert (
-        again(**clips(12), task="asr")["input_ids"].tolist() == processor(**clips(12), task="asr")["input_ids"].tolist()
-    )
-
-
-def test_adapters_load_with_plain_peft(make, tmp_path, tower_folders):
-    model, _ = make()
-    model.save_pretrained(tmp_path)
-    plain = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(tower_folders["llm"]), tmp_path / "adapters" / "asr"
-    )
-    weights = {n.replace(".default.", ".asr."): w for n, w in plain.named_parameters() if "lora_" in n}
-    ours = dict(model.llm.named_parameters())
-    assert len(weights) == 16
-    assert all(torch.equal(weight, ours[name]) for name, weight in weights.items())
-
-
-def test_a_moved_tower_is_found_where_the_user_says(make, tmp_path, tower_folders):
-    model, processor = make()
-    model.save_pretrained(tmp_path / "model")
-    config = json.loads((tmp_path / "model/config.json").read_text())
-    config["towers"]["llm"]["name"] = str(tmp_path / "gone")
-    (tmp_path / "model/config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"the llm tower .*gone is gone; give towers="):
-        OmniAVSR.from_pretrained(tmp_path / "model")
-    again = OmniAVSR.from_pretrained(tmp_path / "model", towers={"llm": tower_folders["llm"]})
-    assert torch.equal(losses(again, processor), losses(model, processor))
-
-
-def test_a_tower_with_other_weights_is_refused(make, tmp_path, tower_folders):
-    model, _ = make()
-    shutil.copytree(tower_folders["video"], tmp_path / "video")
-    model.save_pretrained(tmp_path / "model")
-    weights = load_file(tmp_path / "video/model.safetensors")
-    weights["video_proj.bias"] += 1e-3
-    save_file(weights, tmp_path / "video/model.safetensors", {"format": "pt"})
-    with pytest.raises(
-        ValueError, match=r"the video tower .* is not the one of this checkpoint: sha256 \w{12}, \w{12} expected"
+    expected = losses(model, processor)
+    for model_class, processor_class in (
+        (OmniAVSR, OmniAVSRProcessor),
+        (AutoModel, AutoProcessor),
     ):
-        OmniAVSR.from_pretrained(tmp_path / "model", towers={"video": tmp_path / "video"})
+        loaded = model_class.from_pretrained(tmp_path)
+        loaded_processor = processor_class.from_pretrained(tmp_path)
+        assert torch.equal(losses(loaded, loaded_processor), expected)
+        assert trainable(loaded) == trainable(model)
+
+
+def test_only_what_was_trained_is_saved_by_default(saved):
+    _, _, folder = saved
+    names = load_file(folder / "model.safetensors").keys()
+    parts = {name.split(".")[0] for name in names}
+    assert parts == {"audio_compressor", "video_compressor", "markers"}
+    assert not (folder / "towers").exists()
+    towers = json.loads((folder / "config.json").read_text())["towers"]
+    for kind in ("audio", "video", "llm"):
+        assert towers[kind]["name"]
+        assert towers[kind]["sha256"]
+
+
+def test_a_processor_without_a_tokenizer_takes_that_of_the_llm(saved):
+    _, processor, folder = saved
+    loaded = OmniAVSRProcessor.from_pretrained(folder)
+    expected = processor(**clips(12), task="asr").input_ids
+    assert torch.equal(loaded(**clips(12), task="asr").input_ids, expected)
+
+
+def test_adapters_load_with_plain_peft(saved, tower_folders):
+    model, _, folder = saved
+    llm = AutoModelForCausalLM.from_pretrained(tower_folders["llm"])
+    plain = PeftModel.from_pretrained(llm, folder / "adapters" / "asr")
+    ours = dict(model.llm.named_parameters())
+    loras = {name: weight for name, weight in plain.named_parameters() if "lora_" in name}
+    assert len(loras) == 16
+    for name, weight in loras.items():
+        assert torch.equal(weight, ours[name.replace(".default.", ".asr.")])
+
+
+def test_a_moved_tower_is_found_where_the_user_says(saved, copied, tower_folders):
+    model, processor, _ = saved
+
+    def move_llm(config):
+        config["towers"]["llm"]["name"] = str(copied / "gone")
+
+    edit_json(copied / "config.json", move_llm)
+    with pytest.raises(InputError, match=r"the llm tower .*gone does not exist; give towers="):
+        OmniAVSR.from_pretrained(copied)
+    loaded = OmniAVSR.from_pretrained(copied, towers={"llm": tower_folders["llm"]})
+    assert torch.equal(losses(loaded, processor), losses(model, processor))
+
+
+def test_a_tower_with_other_weights_is_refused(saved, tmp_path, tower_folders):
+    _, _, folder = saved
+    other = shutil.copytree(tower_folders["video"], tmp_path / "video")
+    weights = load_file(other / "model.safetensors")
+    weights["video_proj.bias"] += 1e-3
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    message = (
+        r"the video tower .* is not the one of this checkpoint: "
+        r"sha256 \w{12}, \w{12} expected"
+    )
+    with pytest.raises(InputError, match=message):
+        OmniAVSR.from_pretrained(folder, towers={"video": other})
 
 
 def test_random_towers_are_saved_only_in_full(tower_folders, tmp_path):
-    from tests.support.towers import avhubert_config
-
     model = OmniAVSR.from_towers(**{**tower_folders, "video": avhubert_config()}, **SMALL)
-    with pytest.raises(ValueError, match="the video towers have no name to find them by; save with full=True"):
+    message = "the video towers have no name to find them by; save with full=True"
+    with pytest.raises(InputError, match=message):
         model.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path, full=True)
+    assert trainable(OmniAVSR.from_pretrained(tmp_path)) == trainable(model)
 
 
-def test_a_checkpoint_of_a_newer_version_is_refused(make, tmp_path):
-    model, _ = make()
-    model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "format": FORMAT + 1}))
-    with pytest.raises(ValueError, match=f"this checkpoint has format {FORMAT + 1}, made by a newer omni-avsr"):
-        OmniAVSR.from_pretrained(tmp_path)
+def test_a_checkpoint_of_a_newer_version_is_refused(copied):
+    edit_json(copied / "config.json", lambda config: config.update(format=FORMAT + 1))
+    message = f"this checkpoint has format {FORMAT + 1}, made by a newer omni-avsr"
+    with pytest.raises(InputError, match=message):
+        OmniAVSR.from_pretrained(copied)
 
 
-def test_weights_that_do_not_fit_the_config_are_named(make, tmp_path):
-    model, _ = make()
-    model.save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
+def test_weights_that_do_not_fit_the_config_are_named(copied):
+    weights = load_file(copied / "model.safetensors")
     weights.pop("video_compressor.projectors.5.0.bias")
-    save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"keys of only one of them: video_compressor\.projectors\.5\.0\.bias"):
-        OmniAVSR.from_pretrained(tmp_path)
-    shutil.rmtree(tmp_path / "adapters/vsr")
-    with pytest.raises(ValueError, match="lacks the adapters vsr"):
-        OmniAVSR.from_pretrained(tmp_path)
+    save_file(weights, copied / "model.safetensors")
+    message = r"only one of them has: video_compressor\.projectors\.5\.0\.bias"
+    with pytest.raises(InputError, match=message):
+        OmniAVSR.from_pretrained(copied)
 
 
-def test_a_loaded_model_is_saved_again_anywhere(make, tmp_path):
-    model, processor = make()
+def test_missing_adapters_are_named(copied):
+    shutil.rmtree(copied / "adapters/vsr")
+    with pytest.raises(InputError, match="lacks the adapters vsr"):
+        OmniAVSR.from_pretrained(copied)
+
+
+def test_a_loaded_model_can_be_saved_in_another_folder(saved, tmp_path):
+    model, processor, _ = saved
     model.save_pretrained(tmp_path / "full", full=True)
     OmniAVSR.from_pretrained(tmp_path / "full").save_pretrained(tmp_path / "again")
-    assert torch.equal(losses(OmniAVSR.from_pretrained(tmp_path / "again"), processor), losses(model, processor))
+    loaded = OmniAVSR.from_pretrained(tmp_path / "again")
+    assert torch.equal(losses(loaded, processor), losses(model, processor))
 
 
-def test_a_relative_tower_folder_is_checked_too(make, tmp_path, tower_folders, monkeypatch):
-    model, _ = make()
-    model.save_pretrained(tmp_path / "model")
-    shutil.copytree(tower_folders["llm"], tmp_path / "other")
-    config = json.loads((tmp_path / "other/config.json").read_text())
-    (tmp_path / "other/config.json").write_text(json.dumps({**config, "num_attention_heads": 8}))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="is not the one of this checkpoint"):
+def test_a_tower_in_a_relative_folder_is_verified_too(copied, tower_folders, monkeypatch):
+    other = shutil.copytree(tower_folders["llm"], copied.parent / "other")
+    edit_json(other / "config.json", lambda config: config.update(num_attention_heads=8))
+    monkeypatch.chdir(copied.parent)
+    with pytest.raises(InputError, match="is not the one of this checkpoint"):
         OmniAVSR.from_pretrained("model", towers={"llm": "other"})
 
 
-def test_unknown_options_are_refused(make, tmp_path, tower_folders):
-    model, processor = make()
-    model.save_pretrained(tmp_path)
+def test_unknown_options_are_refused(saved, tower_folders):
+    model, processor, folder = saved
     with pytest.raises(TypeError, match="does not know torch_dtype"):
-        OmniAVSR.from_pretrained(tmp_path, torch_dtype="bfloat16")
-    with pytest.raises(TypeError, match="unknown arguments do_sample"):
-        model.generate(**processor(**clips(12), task="asr"), do_sample=True)
-    with pytest.raises(ValueError, match="unknown settings lora_rnk"):
+        OmniAVSR.from_pretrained(folder, torch_dtype="bfloat16")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'do_sample'"):
+        model.generate(processor(**clips(12), task="asr"), do_sample=True)
+    with pytest.raises(InputError, match="unknown settings lora_rnk"):
         OmniAVSR.from_towers(**tower_folders, lora_rnk=3)
-    with pytest.raises(ValueError, match="there is no folder /nonexistent"):
+
+
+def test_a_folder_or_model_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="there is no folder /nonexistent"):
         OmniAVSR.from_pretrained("/nonexistent")
-    with pytest.raises(ValueError, match="no-such-model is no folder here, and the hub does not give it"):
+    message = "no-such-model is not a folder here, and the hub does not provide it"
+    with pytest.raises(InputError, match=message):
         OmniAVSR.from_pretrained("no-such-model")
 
 
-def test_a_model_in_bfloat16_runs_trains_and_decodes(make, tmp_path):
-    model, processor = make()
+def test_a_model_in_bfloat16_runs_trains_and_decodes(saved, tmp_path):
+    model, processor, _ = saved
     model.save_pretrained(tmp_path, full=True)
     half = OmniAVSR.from_pretrained(tmp_path, dtype="bfloat16")
     batch = processor(**clips(30, 12), text=TEXTS[:2], task="avsr")
-    loss = half(**batch).loss
-    assert loss.item() == pytest.approx(model(**batch).loss.item(), rel=0.02)
+    loss = half(batch).loss
+    assert loss.item() == pytest.approx(model(batch).loss.item(), rel=0.02)
     loss.backward()
-    assert half.generate(**processor(**clips(30, 12), task="avsr"), num_beams=2).shape[0] == 2
+    assert len(half.generate(processor(**clips(30, 12), task="avsr"), num_beams=2)) == 2

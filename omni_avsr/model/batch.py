@@ -1,0 +1,74 @@
+"""What the model takes: media, their features, and a batch of one route."""
+
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from omni_avsr.tasks import Route
+
+T = TypeVar("T", bound="_OnDevice")
+
+
+class _OnDevice:
+    """A frozen dataclass of tensors that can be moved to a device as a whole."""
+
+    def to(self: T, device: torch.device | str) -> T:
+        """The same on another device."""
+        moved = {}
+        for own in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, own.name)
+            movable = isinstance(value, Tensor | _OnDevice)
+            moved[own.name] = value.to(device) if movable else value
+        return type(self)(**moved)
+
+
+@dataclass(frozen=True)
+class Media(_OnDevice):
+    """Sounds and mouth videos of some clips, padded with zeros, and their true lengths.
+
+    What is not wanted is None. Lengths that are None mean that every row is full.
+    """
+
+    audio: Tensor | None = None  # (B, S) waveforms at 16 kHz
+    audio_lengths: Tensor | None = None  # (B,) in samples
+    video: Tensor | None = None  # (B, T, 88, 88) normalised grey mouths
+    video_lengths: Tensor | None = None  # (B,) in frames
+
+
+@dataclass(frozen=True)
+class Features(_OnDevice):
+    """What the encoders make of media, and its true lengths in encoder frames."""
+
+    audio: Tensor | None = None  # (B, T, D)
+    audio_lengths: Tensor | None = None  # (B,)
+    video: Tensor | None = None  # (B, T, D)
+    video_lengths: Tensor | None = None  # (B,)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What there is of audio and video."""
+        return tuple(name for name in ("audio", "video") if getattr(self, name) is not None)
+
+    def of(self, modality: str) -> tuple[Tensor, Tensor]:
+        """The features (B, T, D) and lengths (B,) of a modality."""
+        values = getattr(self, modality)
+        lengths = getattr(self, f"{modality}_lengths")
+        assert values is not None, f"there are no {modality} features"
+        return values, lengths
+
+
+@dataclass(frozen=True)
+class Batch(_OnDevice):
+    """Token sequences of one route, and the media or features that fill their placeholders.
+
+    With labels it is padded on the right, for a loss; without, on the left, for decoding.
+    """
+
+    route: Route
+    input_ids: Tensor  # (B, L)
+    attention_mask: Tensor  # (B, L)
+    labels: Tensor | None = None  # (B, L); -100 where nothing is to be learned
+    media: Media | None = None
+    features: Features | None = None
