@@ -1,1 +1,1 @@
-"""Foreign weights to our folders."""
+"""Weights of other projects to folders of ours."""

@@ -1,61 +1,45 @@
-"""Noise at an exact signal-to-noise ratio, time masks, and the random crop. Everything takes its generator."""
+"""What happens to a training clip: babble, time masks, and a random crop."""
 
-import hashlib
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE
-
-BABBLE_VOICES = 30
-BABBLE_SECONDS = 60
-PLACES = 20  # tried in a noise that is silent here and there
+from omni_avsr.data.noise import mix
+from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE, VIDEO_FPS
 
 
-def generator(*key: object) -> np.random.Generator:
-    """The generator of this key, the same on every machine."""
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little"))
+@dataclass(frozen=True)
+class Augmentation:
+    """The augmentation of a training run; everything random is drawn from the generator."""
+
+    noise: np.ndarray  # (S,) a track of babble
+    probability: float  # of noise
+    snrs: tuple[float, ...]  # dB
+    audio_mask: float  # seconds per second
+    video_mask: float
+
+    def __call__(
+        self, audio: np.ndarray | None, video: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The clip with noise, masks and a random crop."""
+        if audio is not None:
+            if rng.random() < self.probability:
+                audio = mix(audio, self.noise, float(rng.choice(self.snrs)), rng)
+            audio = time_mask(audio, SAMPLE_RATE, self.audio_mask, rng)
+        if video is not None:
+            video = time_mask(random_crop(video, rng), VIDEO_FPS, self.video_mask, rng)
+        return audio, video
 
 
-def babble(speech: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A minute of 30 voices at once, each a chain of the given waveforms."""
-    samples = BABBLE_SECONDS * SAMPLE_RATE
-    track = np.zeros(samples, np.float32)
-    for _ in range(BABBLE_VOICES):
-        chain: list[np.ndarray] = []
-        while sum(map(len, chain)) < 2 * samples:
-            chain.append(speech[int(rng.integers(len(speech)))])
-        start = int(rng.integers(samples))
-        voice = np.concatenate(chain)[start : start + samples]
-        track += voice / np.sqrt(np.mean(voice**2) + 1e-12)
-    return track
-
-
-def white(rng: np.random.Generator) -> np.ndarray:
-    """A minute of white noise."""
-    return rng.standard_normal(BABBLE_SECONDS * SAMPLE_RATE, np.float32)
-
-
-def mix(speech: np.ndarray, noise: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
-    """Speech with a piece of the noise, from a random place, at exactly this ratio in dB over the whole clip.
-
-    Where the noise is silent, another place is drawn.
-    """
-    for _ in range(PLACES):
-        start = rng.integers(len(noise))
-        piece = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
-        loudness = np.mean(np.square(piece, dtype=np.float64))
-        if loudness > 1e-12:
-            break
-    power = np.mean(np.square(speech, dtype=np.float64)) / max(loudness, 1e-12)
-    return (speech + np.sqrt(power / 10 ** (snr / 10)) * piece).astype(np.float32)
-
-
-def time_mask(frames: np.ndarray, rate: int, longest: float, rng: np.random.Generator) -> np.ndarray:
-    """The sequence with one stretch a second, of up to `longest` seconds, set to its mean."""
+def time_mask(
+    frames: np.ndarray, rate: int, longest: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The sequence with one stretch per second, of up to `longest` seconds, set to its mean."""
     masked = frames.copy()
+    if not longest:
+        return masked
     fill = frames.mean(axis=0).astype(frames.dtype)
-    for _ in range(round(len(frames) / rate) if longest else 0):
+    for _ in range(round(len(frames) / rate)):
         width = int(rng.integers(int(longest * rate) + 1))
         start = int(rng.integers(max(1, len(frames) - width)))
         masked[start : start + width] = fill
@@ -63,6 +47,8 @@ def time_mask(frames: np.ndarray, rate: int, longest: float, rng: np.random.Gene
 
 
 def random_crop(video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A window of 88 x 88 pixels, the same in every frame."""
-    top, left = (rng.integers(max(1, side - CROP_SIZE + 1)) for side in video.shape[1:])
+    """A window of 88 x 88 pixels (T, H, W) -> (T, 88, 88), the same in every frame."""
+    height, width = video.shape[1:]
+    top = rng.integers(max(1, height - CROP_SIZE + 1))
+    left = rng.integers(max(1, width - CROP_SIZE + 1))
     return video[:, top : top + CROP_SIZE, left : left + CROP_SIZE]

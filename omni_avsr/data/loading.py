@@ -1,153 +1,183 @@
-"""Clips to training batches: bucketed by length under a frame budget, reshuffled each epoch, augmented, and with the
-rates of the step already drawn. All randomness of training is here, keyed by seed, epoch and clip."""
+"""Clips read from their files, and batched by length under a budget of frames.
+
+All randomness of training is in this folder. It is keyed by seed, epoch and clip.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from omni_avsr.data.augment import babble, generator, mix, random_crop, time_mask
 from omni_avsr.data.manifest import Clip
-from omni_avsr.media import streams as media
-from omni_avsr.tasks import SAMPLE_RATE, VIDEO_FPS
+from omni_avsr.data.seed import generator
+from omni_avsr.errors import InputError
+from omni_avsr.media import streams
+from omni_avsr.tasks import MODALITIES, SAMPLE_RATE, VIDEO_FPS
 
 log = logging.getLogger(__name__)
 
-BABBLE_CLIPS = 300  # whose voices make the babble
+JITTER = (0.95, 1.05)  # of lengths, so that the batches of each epoch are different
+
+Waves = np.ndarray | None  # a clip's waveform (S,) or mouths (T, H, W); None if not wanted
+Augment = Callable[[Waves, Waves, np.random.Generator], tuple[Waves, Waves]]
 
 
-Stream: TypeAlias = np.ndarray | None  # the sound or the mouths of a clip; None if they are not wanted
-Augment = Callable[[Stream, Stream, np.random.Generator], tuple[Stream, Stream]]
-Batch = list[tuple[int, int]]  # (index, epoch) of its clips
+class ClipKey(NamedTuple):
+    """Which clip of a dataset is read, in which epoch; the epoch seeds its augmentation."""
+
+    clip: int  # its index
+    epoch: int
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What happens to a training clip."""
+class LoadedClip:
+    """A clip that was read."""
 
-    noise: np.ndarray
-    probability: float
-    snrs: tuple[float, ...]
-    audio_mask: float  # seconds per second
-    video_mask: float
-
-    def __call__(self, audio: Stream, video: Stream, rng: np.random.Generator) -> tuple[Stream, Stream]:
-        """The clip with noise, masks and a random crop."""
-        if audio is not None:
-            if rng.random() < self.probability:
-                audio = mix(audio, self.noise, float(rng.choice(self.snrs)), rng)
-            audio = time_mask(audio, SAMPLE_RATE, self.audio_mask, rng)
-        if video is not None:
-            video = time_mask(random_crop(video, rng), VIDEO_FPS, self.video_mask, rng)
-        return audio, video
+    key: ClipKey
+    id: str
+    text: str
+    seconds: float
+    audio: Tensor | None  # (S,); None if not wanted
+    video: Tensor | None  # (T, H, W)
 
 
-class Unreadable(NamedTuple):
-    """What stands for a clip that cannot be read."""
+@dataclass(frozen=True)
+class UnreadableClip:
+    """Stands for a clip that cannot be read."""
 
     id: str
 
 
 class ClipDataset(Dataset):
-    """Clips read from their files, or of them what is wanted; one that cannot be read is named in the log."""
+    """Clips, or only their sound or mouths, read from their files.
+
+    Clips that cannot be read are named in the log.
+    """
 
     def __init__(
         self,
         clips: Sequence[Clip],
         augment: Augment | None = None,
         seed: object = 0,
-        streams: Sequence[str] = ("audio", "video"),
+        modalities: Sequence[str] = MODALITIES,
     ):
-        self.clips, self.augment, self.seed, self.streams = clips, augment, seed, streams
+        self.clips = clips
+        self.augment = augment
+        self.seed = seed
+        self.modalities = modalities
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | Unreadable:
-        """The clip of (index, epoch): the same augmentation whenever it is read."""
+    def __getitem__(self, key: ClipKey) -> LoadedClip | UnreadableClip:
+        """The clip of a key; its augmentation is the same whenever it is read."""
         index, epoch = key
         clip = self.clips[index]
         try:
-            audio = media.read_audio(clip.sound) if "audio" in self.streams else None
-            video = media.read_video(clip.video) if "video" in self.streams else None
-        except ValueError as error:
+            audio = streams.read_audio(clip.sound) if "audio" in self.modalities else None
+            video = streams.read_video(clip.video) if "video" in self.modalities else None
+        except InputError as error:
             log.warning("clip skipped: %s", error)
-            return Unreadable(clip.id)
+            return UnreadableClip(clip.id)
         if self.augment:
-            audio, video = self.augment(audio, video, generator(self.seed, epoch, clip.id))
-        both = {"audio": (audio, SAMPLE_RATE), "video": (video, VIDEO_FPS)}
-        given = {name: (torch.from_numpy(values), fps) for name, (values, fps) in both.items() if values is not None}
-        seconds = [len(values) / fps for values, fps in given.values()]
-        return {
-            "keys": key,
-            "text": clip.text,
-            "seconds": seconds[0],
-            **{n: values for n, (values, _) in given.items()},
-        }
+            rng = generator(self.seed, epoch, clip.id)
+            audio, video = self.augment(audio, video, rng)
+        if audio is not None:
+            seconds = len(audio) / SAMPLE_RATE
+        else:
+            assert video is not None
+            seconds = len(video) / VIDEO_FPS
+        return LoadedClip(
+            ClipKey(index, epoch),
+            clip.id,
+            clip.text,
+            seconds,
+            _tensor(audio),
+            _tensor(video),
+        )
 
 
-def stream(clips: Sequence[dict[str, Any]], name: str) -> list[torch.Tensor] | None:
-    """The sounds or the mouths of clips that were read; None if they were not wanted."""
-    return [clip[name] for clip in clips] if name in clips[0] else None
+def _tensor(values: Waves) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values)
 
 
-def babble_of(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
-    """A track of 30 voices at once, from some of the clips; one that cannot be read is left out."""
-    speech = []
-    for index in rng.permutation(len(clips))[:BABBLE_CLIPS]:
-        try:
-            speech.append(media.read_audio(clips[index].sound))
-        except ValueError as error:
-            log.warning("no voice for the babble: %s", error)
-    if not speech:
-        raise ValueError(f"none of {len(clips)} clips could be read to make babble of")
-    return babble(speech, rng)
+def stream_of(clips: Sequence[LoadedClip], modality: str) -> list[Tensor] | None:
+    """The sounds or the mouths of clips; None if they were not wanted."""
+    values = [getattr(clip, modality) for clip in clips]
+    return None if values[0] is None else values
+
+
+def readable(clips: Sequence[LoadedClip | UnreadableClip]) -> list[LoadedClip]:
+    """The clips that could be read."""
+    return [clip for clip in clips if isinstance(clip, LoadedClip)]
 
 
 def within_budget(clips: Sequence[Clip], max_frames: int) -> list[Clip]:
-    """The clips that fit a batch on their own; the others are named in the log."""
+    """The clips that fit a batch on their own; longer ones are left out and named in the log."""
+    kept = []
     for clip in clips:
-        if clip.frames > max_frames:
-            log.warning("clip skipped: %s has %d frames, over the budget of %d", clip.id, clip.frames, max_frames)
-    kept = [clip for clip in clips if clip.frames <= max_frames]
-    if len(kept) < len(clips):
-        log.warning("%d of %d clips skipped, longer than %d frames", len(clips) - len(kept), len(clips), max_frames)
+        if clip.frames <= max_frames:
+            kept.append(clip)
+        else:
+            frames = clip.frames
+            log.warning(
+                "clip skipped: %s has %d frames, at most %d fit", clip.id, frames, max_frames
+            )
+    left_out = len(clips) - len(kept)
     if not kept:
-        raise ValueError(f"all {len(clips)} clips are longer than the budget of {max_frames} frames in a batch")
+        raise InputError(
+            f"all {len(clips)} clips are longer than the {max_frames} frames of a batch"
+        )
+    if left_out:
+        log.warning("%d of %d clips are longer than %d frames", left_out, len(clips), max_frames)
     return kept
 
 
-def buckets(lengths: Sequence[int], max_frames: int, rng: np.random.Generator | None = None) -> list[list[int]]:
-    """Batches of similar lengths, padded frames included in the budget; with a generator in random order."""
-    jitter = rng.uniform(0.95, 1.05, len(lengths)) if rng else np.ones(len(lengths))
-    batches: list[list[int]] = [[]]
-    for index in np.argsort(np.asarray(lengths) * jitter, kind="stable").tolist():
-        longest = max(lengths[i] for i in [*batches[-1], index])
-        if batches[-1] and longest * (len(batches[-1]) + 1) > max_frames:
+def buckets(
+    lengths: Sequence[int], max_frames: int, rng: np.random.Generator | None = None
+) -> list[list[int]]:
+    """Batches of indices of similar lengths; padded frames count towards the budget.
+
+    With a generator they are in random order, and not the same every time.
+    """
+    jitter = rng.uniform(*JITTER, len(lengths)) if rng else np.ones(len(lengths))
+    order = np.argsort(np.asarray(lengths) * jitter, kind="stable").tolist()
+    batches: list[list[int]] = []
+    longest = 0  # of the batch at hand
+    for index in order:
+        longest = max(longest, lengths[index])
+        if not batches or longest * (len(batches[-1]) + 1) > max_frames:
             batches.append([])
+            longest = lengths[index]
         batches[-1].append(index)
     if rng:
         rng.shuffle(batches)
     return batches
 
 
-class EndlessBatches(Sampler[Batch]):
-    """Batches epoch after epoch, each shuffled anew; of several processes, each takes its turn."""
+class EndlessBatches(Sampler[list[ClipKey]]):
+    """Batches for epoch after epoch, each shuffled anew; processes take turns."""
 
     def __init__(self, lengths: Sequence[int], max_frames: int, seed: int):
-        self.lengths, self.max_frames, self.seed = lengths, max_frames, seed
-        self.start, self.rank, self.ranks = 0, 0, 1  # batches that were had before; which process of how many
+        self.lengths = lengths
+        self.max_frames = max_frames
+        self.seed = seed
+        self.start = 0  # batches that were taken before a run was resumed
+        self.rank = 0  # of this process
+        self.ranks = 1  # how many processes there are
 
-    def __iter__(self) -> Iterator[Batch]:
-        return islice(self._all(), self.rank + self.start * self.ranks, None, self.ranks)
+    def __iter__(self) -> Iterator[list[ClipKey]]:
+        first = self.rank + self.start * self.ranks
+        return islice(self._all(), first, None, self.ranks)
 
-    def _all(self) -> Iterator[Batch]:
+    def _all(self) -> Iterator[list[ClipKey]]:
         for epoch in count():
             rng = generator(self.seed, "batches", epoch)
             for batch in buckets(self.lengths, self.max_frames, rng):
-                yield [(index, epoch) for index in batch]
+                yield [ClipKey(index, epoch) for index in batch]

@@ -1,43 +1,47 @@
-"""Files to text: raw video, mouth clips or sound alone, of any length. `transcribe` is the library's shortest way."""
+"""Transcribes files of any length: raw videos, mouth clips, or sound only.
+
+`transcribe` is the library's shortest way from a file to its text.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
 import torch
 
-from omni_avsr.data.manifest import VIDEO_SUFFIXES, media_files
-from omni_avsr.decode.decode import load, say
-from omni_avsr.decode.windows import SILENT, Window, moments, silence, windows
-from omni_avsr.media import mouth
-from omni_avsr.media import streams as media
+from omni_avsr.data.clips import VIDEO_SUFFIXES, media_files
+from omni_avsr.decode.decode import Decoder, load_decoder
+from omni_avsr.decode.windows import SILENT, Crop, Window, moments, silence, windows
+from omni_avsr.errors import InputError
+from omni_avsr.media import faces, mouth, streams
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import MOUTH_SIZE, VIDEO_FPS, Task
 
-LOST = VIDEO_FPS  # frames without a face that are not bridged
-AWAKE = 0.02  # share of a file's frames in which a face must be seen
+BRIDGED = VIDEO_FPS  # frames without a face over which its place is interpolated, at most
+PRESENT = 0.02  # share of a file's frames in which a face must be seen
+PREFERRED = (Task.AVSR, Task.ASR, Task.VSR)  # which task is chosen among those that fit a file
 
 
 @dataclass(frozen=True)
 class Segment:
     """What is said in one window."""
 
-    start: float  # in seconds, as is the end
+    start: float  # seconds, as is the end
     end: float
     text: str
     task: Task
-    confidence: float
+    confidence: float  # geometric mean of the tokens' probabilities, 0..1
 
 
 @dataclass
 class Transcript:
-    """What is said in one file; with an error, what was understood before it."""
+    """What is said in one file; with an error, what was transcribed before it."""
 
     file: Path
     segments: list[Segment] = field(default_factory=list)
@@ -45,183 +49,264 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All segments in one line."""
+        """The text of all segments in one line."""
         return " ".join(segment.text for segment in self.segments if segment.text)
 
 
 @dataclass(frozen=True)
-class _Input:
-    """What of a file is heard and seen, and how loud its silence is."""
+class Contents:
+    """The sound and the mouths of a file that its task needs. Each call reads them anew."""
 
-    sounds: Callable[[], Iterable[np.ndarray]] | None
-    mouths: Callable[[], Iterable[np.ndarray | None]] | None
-    silent: float
+    sounds: Callable[[], Iterable[np.ndarray]] | None  # blocks of samples
+    mouths: Callable[[], Iterable[Crop]] | None  # one per frame
+    silent: float  # loudness below which nothing is said
 
 
-def transcribe(files: str | Path | Sequence[str | Path], **settings: Any) -> Any:
-    """The Transcript of a file, or a list of them; settings are the options of `omni-avsr transcribe`."""
-    if isinstance(files, str | Path):
-        transcript = next(iter(transcribe_files([Path(files)], TranscribeSettings(**settings))))
-        if transcript.error:
-            raise ValueError(transcript.error)
-        return transcript
-    return list(transcribe_files([Path(file) for file in files], TranscribeSettings(**settings)))
+@dataclass(frozen=True)
+class _Job:
+    """A window of the file with this number."""
+
+    file: int
+    window: Window
+
+
+@overload
+def transcribe(files: str | Path, **settings: Any) -> Transcript: ...
+
+
+@overload
+def transcribe(files: Sequence[str | Path], **settings: Any) -> list[Transcript]: ...
+
+
+def transcribe(
+    files: str | Path | Sequence[str | Path], **settings: Any
+) -> Transcript | list[Transcript]:
+    """The transcript of a file, or a list of those of several files.
+
+    The settings are the options of `omni-avsr transcribe`, such as task="avsr" or beams=5. An error
+    in a single file is raised; one of several files keeps its error in its transcript.
+    """
+    chosen = TranscribeSettings(**settings)
+    if not isinstance(files, str | Path):
+        return list(transcribe_files([Path(file) for file in files], chosen))
+    (transcript,) = transcribe_files([Path(files)], chosen)
+    if transcript.error:
+        raise InputError(transcript.error)
+    return transcript
 
 
 def transcribe_files(files: Sequence[Path], settings: TranscribeSettings) -> Iterator[Transcript]:
-    """The transcript of each file, as soon as it is complete; windows of several files share batches."""
-    model, processor, _ = load(settings.checkpoint, settings.device)
+    """The transcript of each file, as soon as it is complete; several files share batches."""
+    decoder = load_decoder(settings.checkpoint, settings.device)
+    config = decoder.model.config
     if settings.task != "auto":
-        model.config.choose(settings.task, settings.audio_rate, settings.video_rate)
+        config.choose(settings.task, settings.audio_rate, settings.video_rate)  # refuses early
+    tasks = list(map(Task, config.tasks))
     transcripts = [Transcript(file) for file in files]
     complete = 0
-    for batch in _batches(transcripts, model.config.tasks, settings):
-        for (index, _), segment in zip(batch, _decode(model, processor, batch, settings), strict=True):
-            transcripts[index].segments.append(segment)
-        while batch and complete < batch[-1][0]:
+    for batch in _batches(transcripts, tasks, settings):
+        segments = _decode([job.window for job in batch], decoder, settings)
+        for job, segment in zip(batch, segments, strict=True):
+            transcripts[job.file].segments.append(segment)
+        while complete < batch[-1].file:
             yield transcripts[complete]
             complete += 1
     yield from transcripts[complete:]
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """The files, and all media in the folders, a sound beside its video left out; what does not exist stays."""
-    found = [_media_in(path) if path.is_dir() else [path] for path in paths]
-    empty = [path for path, files in zip(paths, found, strict=True) if not files]
-    if empty:
-        raise ValueError(f"{empty[0]} holds neither videos nor sounds")
-    return list(chain.from_iterable(found))
+    """The files, with each folder replaced by the media in it; missing files are kept.
+
+    In a folder, a sound is left out if it lies beside its video.
+    """
+    found: list[Path] = []
+    for path in paths:
+        files = _media_in(path) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"{path} holds neither videos nor sounds")
+        found += files
+    return found
 
 
 def _media_in(folder: Path) -> list[Path]:
     files = media_files(folder)
-    seen = {path.with_suffix("") for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
-    return [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or path.with_suffix("") not in seen]
+    with_video = {path.with_suffix("") for path in files if _is_video(path)}
+    found = []
+    for path in files:
+        if _is_video(path) or path.with_suffix("") not in with_video:
+            found.append(path)
+    return found
 
 
-Job = tuple[int, Window]
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _batches(
-    transcripts: Sequence[Transcript], tasks: Sequence[str], settings: TranscribeSettings
-) -> Iterator[list[Job]]:
-    """Windows of all files in order, as many as fit the frame budget together; a file's error ends that file alone."""
-    held: list[Job] = []
-    for index, transcript in enumerate(transcripts):
+    transcripts: Sequence[Transcript], tasks: Sequence[Task], settings: TranscribeSettings
+) -> Iterator[list[_Job]]:
+    """Windows of all files in order, as many at a time as fit the frame budget.
+
+    An error ends its own file only, and is kept in that file's transcript.
+    """
+    batch: list[_Job] = []
+    longest = 0  # frames
+    for number, transcript in enumerate(transcripts):
         try:
             for window in _windows(transcript.file, tasks, settings):
-                longest = max(window.frames, *(other.frames for _, other in held), 0)
-                if held and longest * (len(held) + 1) > settings.max_frames:
-                    yield held
-                    held = []
-                held.append((index, window))
-        except (ValueError, OSError, cv2.error) as error:
+                longest = max(longest, window.frames)
+                if batch and longest * (len(batch) + 1) > settings.max_frames:
+                    yield batch
+                    batch = []
+                    longest = window.frames
+                batch.append(_Job(number, window))
+        except (InputError, OSError, cv2.error) as error:
             transcript.error = str(error)
-    yield held
+    if batch:
+        yield batch
 
 
-def _windows(file: Path, tasks: Sequence[str], settings: TranscribeSettings) -> Iterator[Window]:
-    given = look(file, tasks, settings)
-    sounds = media.frames_of_sound(given.sounds()) if given.sounds else None
-    stream = moments(sounds, given.mouths() if given.mouths else None, given.silent)
-    left_out = 0
+def _windows(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Iterator[Window]:
+    """The windows of a file that one of the tasks can transcribe."""
+    contents = look(file, tasks, settings)
+    sounds = streams.frames_of_sound(contents.sounds()) if contents.sounds else None
+    mouths = contents.mouths() if contents.mouths else None
+    stream = moments(sounds, mouths, contents.silent)
+    left_out = 0  # frames
     for window in windows(stream, settings.max_seconds_per_window, settings.pause):
-        if _task_of(window) in tasks:
+        if window.task in tasks:
             yield window
         else:
             left_out += window.frames
     if left_out:
-        raise ValueError(f"{file}: {left_out / VIDEO_FPS:.0f} s without a face left out, the model does not hear alone")
+        raise InputError(
+            f"{file}: {left_out / VIDEO_FPS:.0f} s without a face left out, "
+            "as the model does not transcribe from sound only"
+        )
 
 
-def look(file: Path, tasks: Sequence[str], settings: TranscribeSettings) -> _Input:
-    """What there is to hear and to see in a file, and the task for that."""
+def look(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Contents:
+    """What the best fitting task needs of a file: AVSR if possible, else ASR, else VSR."""
     if not file.is_file():
-        raise ValueError(f"{file} does not exist")
-    probe, sound = media.probe(file), media.sound_of(file)
-    wanted = [Task(task) for task in tasks] if settings.task == "auto" else [Task(settings.task)]
-    loudness = np.zeros(0, np.float32)
-    if any(task.hears for task in wanted) and media.probe(sound).sample_rate is not None:
-        loudness = media.loudness(_readable(media.audio_blocks(sound)))
+        raise InputError(f"{file} does not exist")
+    wanted = list(tasks) if settings.task == "auto" else [Task(settings.task)]
+    needs_voice = any(task.hears for task in wanted)
+    needs_face = any(task.sees for task in wanted)
+
+    loudness = _loudness(file) if needs_voice else np.zeros(0, np.float32)
     silent = silence(loudness)
-    mouths = None
-    if any(task.sees for task in wanted) and probe.fps is not None:
-        mouths = _mouths(file, probe, None if silent is None else loudness, settings)
-    fitting = [task for task in wanted if task.hears <= (silent is not None) and task.sees <= bool(mouths)]
-    if not fitting:
-        needed = {
-            "a voice": silent is None and any(t.hears for t in wanted),
-            "a face": not mouths and any(t.sees for t in wanted),
-        }
-        lacking = " and ".join(name for name, lacks in needed.items() if lacks)
-        raise ValueError(f"{file} lacks {lacking} for {' or '.join(wanted)}")
-    task = max(fitting, key=lambda task: (task.hears + task.sees, task.hears))
-    sounds = partial(media.audio_blocks, sound) if task.hears else None
-    return _Input(sounds, mouths if task.sees else None, silent or SILENT)
+    has_voice = silent is not None
+    voice = loudness if has_voice else None
+    mouths = _mouths(file, voice, settings) if needs_face else None
+    has_face = mouths is not None
+
+    sounds = partial(streams.audio_blocks, streams.sound_of(file))
+    for task in PREFERRED:
+        is_possible = (has_voice or not task.hears) and (has_face or not task.sees)
+        if task in wanted and is_possible:
+            return Contents(
+                sounds=sounds if task.hears else None,
+                mouths=mouths if task.sees else None,
+                silent=SILENT if silent is None else silent,
+            )
+    lacking = []
+    if needs_voice and not has_voice:
+        lacking.append("a voice")
+    if needs_face and not has_face:
+        lacking.append("a face")
+    raise InputError(f"{file} lacks {' and '.join(lacking)} for {' or '.join(wanted)}")
+
+
+def _loudness(file: Path) -> np.ndarray:
+    """The loudness (T,) of each frame of a file's sound; empty without sound."""
+    sound = streams.sound_of(file)
+    if streams.probe(sound).sample_rate is None:
+        return np.zeros(0, np.float32)
+    return streams.loudness(_readable(streams.audio_blocks(sound)))
 
 
 def _readable(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """What can be read of a file; what is wrong with the rest is told when it is decoded."""
-    with suppress(ValueError):
+    """The pieces up to the first that cannot be read; decoding reports what is wrong with it."""
+    with suppress(InputError):
         yield from pieces
 
 
 def _mouths(
-    file: Path, probe: media.Probe, loudness: np.ndarray | None, settings: TranscribeSettings
-) -> Callable[[], Iterable[np.ndarray | None]] | None:
-    """The mouth of each frame: of a mouth clip as it is, of any other video that of the face that speaks."""
-    if probe.size == (MOUTH_SIZE, MOUTH_SIZE):
-        return lambda: media.video_frames(file, "gray")
-    detect = mouth.yunet(settings.detector, settings.download)
-    tracks, frames = mouth.follow(_readable(media.video_frames(file)), detect)
-    tracks = [track for track in tracks if len(track.frames) >= AWAKE * frames]
-    if len(tracks) < (settings.face or 1):
+    file: Path, loudness: np.ndarray | None, settings: TranscribeSettings
+) -> Callable[[], Iterable[Crop]] | None:
+    """Reads the mouth of each frame; None if a file has no video or no face is seen in it.
+
+    A mouth clip is taken as it is. Of any other video it is the mouth of the face that speaks.
+    """
+    probe = streams.probe(file)
+    if probe.fps is None:
         return None
-    track = tracks[settings.face - 1] if settings.face else mouth.speaking(tracks, loudness)
-    found = mouth.locate_mouth(track, frames)
-    lost = _long_gaps(found.detected)
+    if probe.size == (MOUTH_SIZE, MOUTH_SIZE):
+        return partial(streams.video_frames, file, "gray")
+    detect = faces.yunet(settings.detector, settings.download)
+    tracks, frames = faces.follow(_readable(streams.video_frames(file)), detect)
+    present = [track for track in tracks if len(track.frames) >= PRESENT * frames]
+    if len(present) < (settings.face or 1):
+        return None
+    if settings.face is None:
+        track = faces.speaking(present, loudness)
+    else:
+        track = present[settings.face - 1]
+    found = mouth.locate_mouth(track.frames, track.points, frames)
+    return partial(_crops, file, found)
 
-    def crops() -> Iterator[np.ndarray | None]:
-        yield from (None if gone else crop for crop, gone in zip(_crops(file, found), lost, strict=False))
 
-    return crops
-
-
-def _crops(file: Path, found: mouth.Mouth) -> Iterator[np.ndarray]:
-    return mouth.crops(media.video_frames(file), found)
+def _crops(file: Path, found: mouth.Mouth) -> Iterator[Crop]:
+    """The mouth in each frame; None where the face is lost."""
+    crops = mouth.crops(streams.video_frames(file), found)
+    for crop, is_lost in zip(crops, _lost(found.detected), strict=False):
+        yield None if is_lost else crop
 
 
-def _long_gaps(detected: np.ndarray) -> np.ndarray:
-    """Where the face is lost for longer than is bridged (T,)."""
+def _lost(detected: np.ndarray) -> np.ndarray:
+    """Whether a face (T,) is lost for longer than is bridged."""
     lost = np.zeros(len(detected), bool)
-    edges = np.flatnonzero(np.diff(np.concatenate([[1], detected.astype(int), [1]])))
-    for begin, end in edges.reshape(-1, 2):
-        lost[begin:end] = end - begin > LOST
+    begin = 0
+    for seen, run in groupby(detected):
+        end = begin + len(list(run))
+        lost[begin:end] = not seen and end - begin > BRIDGED
+        begin = end
     return lost
 
 
-@torch.no_grad()
-def _decode(model, processor, batch: Sequence[Job], settings: TranscribeSettings) -> list[Segment]:
-    """The segments of the windows, those of one task together."""
+def _decode(
+    batch: Sequence[Window], decoder: Decoder, settings: TranscribeSettings
+) -> list[Segment]:
+    """The segments of the windows; the windows of one task are decoded together."""
+    places: dict[Task, list[int]] = {}  # of its windows in the batch
+    for place, window in enumerate(batch):
+        places.setdefault(window.task, []).append(place)
     segments: dict[int, Segment] = {}
-    for task in Task:
-        chosen = [i for i, (_, window) in enumerate(batch) if _task_of(window) is task]
-        if not chosen:
-            continue
-        rates = model.config.choose(task, settings.audio_rate, settings.video_rate)
-        sounds = [batch[i][1].audio for i in chosen] if task.hears else None
-        mouths = [batch[i][1].video for i in chosen] if task.sees else None
-        inputs = {n: v.to(model.device) for n, v in processor.media(sounds, mouths, training=False).items()}
-        options = {"num_beams": settings.beams, "max_new_tokens": settings.max_new_tokens}
-        texts, sure = say(model, processor, inputs, model.encode(**inputs), task, rates, **options)
-        for i, text, confidence in zip(chosen, texts, sure, strict=True):
-            window = batch[i][1]
-            segments[i] = Segment(window.start, window.end, text, task, confidence)
-    return [segments[i] for i in range(len(batch))]
+    for task, own in places.items():
+        found = _decode_task(task, [batch[place] for place in own], decoder, settings)
+        segments.update(zip(own, found, strict=True))
+    return [segments[place] for place in range(len(batch))]
 
 
-def _task_of(window: Window) -> Task:
-    """Both, or what of them a window has: where a face is lost, AVSR goes on as ASR."""
-    if window.video is None:
-        return Task.ASR
-    return Task.VSR if window.audio is None else Task.AVSR
+@torch.no_grad()
+def _decode_task(
+    task: Task, batch: Sequence[Window], decoder: Decoder, settings: TranscribeSettings
+) -> list[Segment]:
+    route = decoder.model.config.choose(task, settings.audio_rate, settings.video_rate)
+    sounds = [window.audio for window in batch if window.audio is not None]
+    mouths = [window.video for window in batch if window.video is not None]
+    media = decoder.processor.media(sounds or None, mouths or None)
+    features = decoder.model.encode(media.to(decoder.device))
+    decoded = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
+    segments = []
+    for window, found in zip(batch, decoded, strict=True):
+        segments.append(
+            Segment(
+                start=window.start,
+                end=window.end,
+                text=found.text,
+                task=task,
+                confidence=found.confidence,
+            )
+        )
+    return segments

@@ -1,40 +1,45 @@
-"""A file of any length to windows that a model can take: cut in pauses, where a face is lost, else where it is quiet.
+"""Cuts a file of any length into windows that a model can take.
 
-Windows neither overlap nor leave out anything but silence, and are made while the file is read: memory does not grow
-with its length.
+A file is cut in its pauses, where a face appears or is lost, and otherwise where it is quietest.
+Windows do not overlap, and they leave out nothing but silence. They are made while the file is
+read, so memory does not grow with its length.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain, repeat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
-from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
+from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Task
 
-SILENT = 1e-3  # loudness below which nothing is said: 60 dB under the loudest that a file can hold
-NOISE = 0.05  # of a file's loud frames: what is 26 dB under them is the room's noise
-LOUD = 99  # per cent of a file's frames that are not louder than its loud ones
-QUIET = 0.1  # of the loudest frame of a window: 20 dB under it
-MARGIN = 5  # frames kept before and after what is said
-SHORTEST = VIDEO_FPS // 2  # frames that are cut off before a quiet place
+SILENT = 1e-3  # loudness below which nothing is said: 60 dB below full scale
+NOISE = 0.05  # of the loudness of a file's loud frames: what is 26 dB below is the room's noise
+LOUD = 99  # percentile of a file's frames that its loud frames exceed
+QUIET = 0.1  # of the loudness of a window's loudest frame: what is 20 dB below is a pause
+MARGIN = 5  # frames kept before and after speech
+SHORTEST = VIDEO_FPS // 2  # frames of a window that is cut in the middle of speech, at least
+QUIET_PLACE = 5  # frames whose mean loudness decides where speech is cut
+
+Crop = np.ndarray | None  # (96, 96), the mouth in a frame; None where no face is seen
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One video frame of time."""
+    """What is heard and seen during one video frame."""
 
     sound: np.ndarray | None  # (640,)
-    mouth: np.ndarray | None  # (96, 96); None where no face is seen
-    activity: float  # the loudness, or without sound the mouth's motion
+    mouth: Crop
+    activity: float  # the loudness, or the motion of the mouth where there is no sound
     silent: bool
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a file that is decoded at once; begins and ends in seconds."""
+    """A stretch of a file that is decoded as one clip."""
 
-    start: float
+    start: float  # seconds, as is the end
     end: float
     audio: np.ndarray | None  # (S,)
     video: np.ndarray | None  # (T, 96, 96)
@@ -43,94 +48,178 @@ class Window:
     def frames(self) -> int:
         return round((self.end - self.start) * VIDEO_FPS)
 
+    @property
+    def task(self) -> Task:
+        """What it can be transcribed from: where a face is lost, AVSR becomes ASR."""
+        if self.video is None:
+            return Task.ASR
+        return Task.VSR if self.audio is None else Task.AVSR
+
+
+@dataclass
+class _Held:
+    """The moments that no window has taken yet."""
+
+    first: int = 0  # frame number of the first moment
+    moments: list[Moment] = field(default_factory=list)
+
+    def drop(self, count: int) -> list[Moment]:
+        """Removes the first moments and returns them."""
+        dropped = self.moments[:count]
+        self.moments = self.moments[count:]
+        self.first += len(dropped)
+        return dropped
+
+    def take(self, count: int) -> Iterator[Window]:
+        """Removes the first moments and yields their window, unless all of them are silent."""
+        first = self.first
+        window = _window(self.drop(count), first)
+        if window is not None:
+            yield window
+
 
 def silence(loudness: np.ndarray) -> float | None:
-    """The loudness below which nothing is said in a file, by that of all its frames; None if nothing is."""
-    heard = loudness[loudness >= SILENT]
-    return max(SILENT, NOISE * float(np.percentile(heard, LOUD))) if len(heard) else None
+    """The loudness below which nothing is said in a file.
+
+    It follows from the loudness (T,) of all its frames, and is None if nothing is said at all.
+    """
+    audible = loudness[loudness >= SILENT]
+    if len(audible) == 0:
+        return None
+    loud = float(np.percentile(audible, LOUD))
+    return max(SILENT, NOISE * loud)
 
 
 def moments(
-    sounds: Iterable[np.ndarray] | None, mouths: Iterable[np.ndarray | None] | None, silent: float = SILENT
+    sounds: Iterable[np.ndarray] | None,
+    mouths: Iterable[Crop] | None,
+    silent: float = SILENT,
 ) -> Iterator[Moment]:
-    """Sound and mouth of each frame of time, as long as the longer of them; only what is there can be silent."""
-    rows = _together(sounds, mouths)
-    before: np.ndarray | None = None
-    for sound, mouth in rows:
-        if sound is not None:
-            loudness = float(np.sqrt(np.square(sound).mean()))
-            yield Moment(sound, mouth, loudness, loudness < silent)
+    """The sound and the mouth of each video frame, to the end of the longer stream.
+
+    With sound, a frame is silent if it is less loud than `silent`; without, if no face is seen.
+    """
+    previous: Crop = None
+    for sound, mouth in _paired(sounds, mouths):
+        if sound is None:
+            motion = _motion(previous, mouth)
+            yield Moment(None, mouth, activity=motion, silent=mouth is None)
         else:
-            moved = 0.0 if mouth is None or before is None else float(np.abs(mouth - before.astype(np.float32)).mean())
-            yield Moment(None, mouth, moved, mouth is None)
-        before = mouth
+            loudness = float(np.sqrt(np.square(sound).mean()))
+            yield Moment(sound, mouth, activity=loudness, silent=loudness < silent)
+        previous = mouth
 
 
-def _together(sounds: Iterable | None, mouths: Iterable | None) -> Iterator[tuple]:
-    """Pairs; the one that ends first goes on as silence, or as no face after some frames of the last one."""
-    left, right = (iter(repeat(None) if items is None else items) for items in (sounds, mouths))
-    if sounds is None or mouths is None:
-        yield from zip(left, right, strict=False)
-        return
-    done, last, more = object(), None, 0
-    while True:
-        sound, mouth = next(left, done), next(right, done)
-        if sound is done and mouth is done:
-            return
-        more = more + 1 if mouth is done else 0
-        last = (last if more <= MARGIN else None) if mouth is done else mouth
-        yield np.zeros(SAMPLES_PER_VIDEO_FRAME, np.float32) if sound is done else sound, last
+def _motion(previous: Crop, mouth: Crop) -> float:
+    """The mean change of a pixel between two frames, in grey values."""
+    if previous is None or mouth is None:
+        return 0.0
+    change = mouth - previous.astype(np.float32)
+    return float(np.abs(change).mean())
+
+
+def _paired(
+    sounds: Iterable[np.ndarray] | None, mouths: Iterable[Crop] | None
+) -> Iterator[tuple[np.ndarray | None, Crop]]:
+    if sounds is not None and mouths is not None:
+        yield from _filled(sounds, mouths)
+    elif sounds is not None:
+        for sound in sounds:
+            yield sound, None
+    elif mouths is not None:
+        for mouth in mouths:
+            yield None, mouth
+
+
+def _filled(
+    sounds: Iterable[np.ndarray], mouths: Iterable[Crop]
+) -> Iterator[tuple[np.ndarray, Crop]]:
+    """Pairs to the end of the longer stream.
+
+    After its end a sound is silence. A video repeats its last frame for the length of a margin,
+    and then shows no face.
+    """
+    ended: Any = object()
+    silence = np.zeros(SAMPLES_PER_VIDEO_FRAME, np.float32)
+    shown: Crop = None
+    repeated = 0
+    for sound, mouth in zip_longest(sounds, mouths, fillvalue=ended):
+        if mouth is not ended:
+            shown = mouth
+        elif repeated < MARGIN:
+            repeated += 1
+        else:
+            shown = None
+        yield silence if sound is ended else sound, shown
 
 
 def windows(stream: Iterable[Moment], longest: float, pause: float) -> Iterator[Window]:
-    """The windows of a file, none longer than so many seconds."""
-    limit, patience = max(int(longest * VIDEO_FPS), 2 * SHORTEST), max(int(pause * VIDEO_FPS), 1)
-    held: list[Moment] = []
-    first = 0  # the number of held[0]
-    for moment in chain(stream, [None]):
-        turned = bool(held) and moment is not None and (moment.mouth is None) != (held[-1].mouth is None)
-        if moment is None or turned:
-            yield from _closed(held, first)
-            first, held = first + len(held), []
-        if moment is None:
-            return
-        held.append(moment)
-        if _pausing(held, patience):
-            yield from _closed(held, first)
-            kept = MARGIN if all(moment.silent for moment in held) else 0  # of a silence that something may follow
-            first, held = first + len(held) - kept, held[len(held) - kept :]
-        elif len(held) >= limit:
-            cut = _quietest(held)
-            yield from _closed(held[:cut], first)
-            first, held = first + cut, held[cut:]
+    """The windows of a file, cut in pauses of at least `pause` seconds.
+
+    No window is longer than `longest` seconds.
+    """
+    most_frames = max(int(longest * VIDEO_FPS), 2 * SHORTEST)
+    pause_frames = max(int(pause * VIDEO_FPS), 1)
+    held = _Held()
+    for moment in stream:
+        if held.moments and _sees(moment) != _sees(held.moments[-1]):
+            yield from held.take(len(held.moments))
+        held.moments.append(moment)
+        if _is_silence(held.moments, pause_frames):
+            held.drop(max(len(held.moments) - MARGIN, 0))  # something may be said next
+        elif _ends_in_pause(held.moments, pause_frames):
+            yield from held.take(len(held.moments))
+        elif len(held.moments) >= most_frames:
+            yield from held.take(_quietest_place(held.moments))
+    yield from held.take(len(held.moments))
 
 
-def _pausing(held: list[Moment], patience: int) -> bool:
-    """Whether something was said, and then nothing for that long; or nothing at all for that long."""
-    if held[-1].sound is None or len(held) < patience:
+def _sees(moment: Moment) -> bool:
+    return moment.mouth is not None
+
+
+def _is_silence(held: Sequence[Moment], pause_frames: int) -> bool:
+    """Whether nothing has been said for the length of a pause or longer."""
+    if held[-1].sound is None or len(held) < pause_frames:
         return False
-    if all(moment.silent for moment in held):
-        return True
-    level = QUIET * max(moment.activity for moment in held)
-    return all(moment.silent or moment.activity < level for moment in held[-patience:])
+    return all(moment.silent for moment in held)
 
 
-def _quietest(held: list[Moment]) -> int:
-    """Where to cut in the last third: in the middle of the five frames that are quietest together."""
+def _ends_in_pause(held: Sequence[Moment], pause_frames: int) -> bool:
+    """Whether something was said, and then nothing for the length of a pause."""
+    if held[-1].sound is None or len(held) < pause_frames:
+        return False
+    loudest = max(moment.activity for moment in held)
+    last = held[-pause_frames:]
+    return all(moment.silent or moment.activity < QUIET * loudest for moment in last)
+
+
+def _quietest_place(held: Sequence[Moment]) -> int:
+    """Where to cut: in the middle of the frames that are quietest together, in the last third."""
     start = max(2 * len(held) // 3, SHORTEST)
-    activity = np.convolve([moment.activity for moment in held], np.ones(5), "same")
-    return start + int(np.argmin(activity[start : len(held) - 2]))
+    end = len(held) - QUIET_PLACE // 2
+    activity = [moment.activity for moment in held]
+    sums = np.convolve(activity, np.ones(QUIET_PLACE), "same")  # around each frame
+    return start + int(np.argmin(sums[start:end]))
 
 
-def _closed(held: list[Moment], first: int) -> Iterator[Window]:
-    """The window of these moments without the silence around it; none if all is silent."""
-    spoken = [i for i, moment in enumerate(held) if not moment.silent]
+def _window(held: Sequence[Moment], first: int) -> Window | None:
+    """The window of these moments without the silence around it; None if all of it is silent."""
+    spoken = [index for index, moment in enumerate(held) if not moment.silent]
     if not spoken:
-        return
-    begin, end = max(spoken[0] - MARGIN, 0), min(spoken[-1] + 1 + MARGIN, len(held))
-    kept = held[begin:end]
-    sounds = [moment.sound for moment in kept if moment.sound is not None]
-    mouths = [moment.mouth for moment in kept if moment.mouth is not None]
-    audio = np.concatenate(sounds) if sounds else None
-    video = np.stack(mouths) if mouths else None
-    yield Window((first + begin) / VIDEO_FPS, (first + end) / VIDEO_FPS, audio, video)
+        return None
+    begin = max(spoken[0] - MARGIN, 0)
+    end = min(spoken[-1] + 1 + MARGIN, len(held))
+    sounds = []
+    mouths = []
+    for moment in held[begin:end]:
+        if moment.sound is not None:
+            sounds.append(moment.sound)
+        if moment.mouth is not None:
+            mouths.append(moment.mouth)
+    return Window(
+        start=(first + begin) / VIDEO_FPS,
+        end=(first + end) / VIDEO_FPS,
+        audio=np.concatenate(sounds) if sounds else None,
+        video=np.stack(mouths) if mouths else None,
+    )

@@ -1,72 +1,114 @@
-"""Two evaluations side by side: which differences are real, by the paired bootstrap over the clips that both have."""
+"""Two evaluations side by side, and which of their differences are real.
 
-import json
+A paired bootstrap over the clips that both have decides.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from omni_avsr.measure.results import Condition, Setting, resampled
-from omni_avsr.tasks import Task
+from omni_avsr.errors import InputError
+from omni_avsr.files import read_rows
+from omni_avsr.measure import results
+from omni_avsr.measure.evaluate import HYPOTHESES
+from omni_avsr.measure.results import CONFIDENCE, resampled
+from omni_avsr.tasks import Condition, Route
 
-Cell = tuple[Condition, Setting]
+Cell = tuple[Condition, Route]  # of a results table
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """How one clip was transcribed."""
+
+    errors: int
+    words: int  # of the reference
+
+
+Scores = dict[str, ClipScore]  # by the clip's id
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of the second's WER to the first's, in one cell of the table."""
+    """The WERs of two evaluations in one cell, as fractions."""
 
+    route: Route
     condition: Condition
-    setting: Setting
     clips: int
     first: float
     second: float
-    low: float  # of the difference, 95 % interval
+    low: float  # of the 95 % interval of second - first
     high: float
 
     @property
     def real(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def compare(first: Path, second: Path) -> list[Difference]:
-    """The difference in every cell that both results have; of results.json files or the folders that hold them."""
-    one, two = read(first), read(second)
-    shared = sorted(one.keys() & two.keys(), key=lambda cell: (cell[0].order, cell[1].order))
-    found = [_difference(cell, one[cell], two[cell]) for cell in shared]
-    if not found:
-        raise ValueError(f"{first} and {second} have no task and rate in common")
-    return found
+    """The difference in every cell that both evaluations have.
+
+    Each is given by its results.json or by its folder.
+    """
+    ours = read_scores(first)
+    theirs = read_scores(second)
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        raise InputError(f"{first} and {second} have no task and rate in common")
+    return [_difference(cell, ours[cell], theirs[cell]) for cell in shared]
 
 
-def read(results: Path) -> dict[Cell, dict[str, tuple[int, int]]]:
-    """Errors and words of each clip, by cell; from the hypotheses beside the results."""
-    folder = results if results.is_dir() else results.parent
-    file = folder / "hypotheses.jsonl"
-    if results.name != "results.json" and not results.is_dir():
-        raise ValueError(f"{results} is neither a results.json nor the folder of one")
+def read_scores(evaluation: Path) -> dict[Cell, Scores]:
+    """The score of each clip in each cell, from the hypotheses beside the results."""
+    if evaluation.name != results.FILE and not evaluation.is_dir():
+        raise InputError(f"{evaluation} is neither a {results.FILE} nor the folder of one")
+    folder = evaluation if evaluation.is_dir() else evaluation.parent
+    file = folder / HYPOTHESES
     if not file.is_file():
-        raise ValueError(f"there is no {file}: comparing clip by clip needs what `omni-avsr evaluate` writes")
-    cells: dict[Cell, dict[str, tuple[int, int]]] = {}
-    for line in file.read_text(encoding="utf-8").split("\n"):
-        if line:
-            row: dict[str, Any] = json.loads(line)
-            condition = Condition() if row["snr"] is None else Condition(row["snr"], row["noise"])
-            cell = condition, Setting(Task(row["task"]), row["audio_rate"], row["video_rate"])
-            cells.setdefault(cell, {})[row["id"]] = row["errors"], row["words"]
+        raise InputError(
+            f"there is no {file}: clips can only be compared with what `omni-avsr evaluate` writes"
+        )
+    cells: dict[Cell, Scores] = {}
+    for row in read_rows(file):
+        cell = Condition.from_row(row), Route.from_row(row)
+        scores = cells.setdefault(cell, {})
+        scores[row["id"]] = ClipScore(row["errors"], row["words"])
     return cells
 
 
-def _difference(cell: Cell, one: dict[str, tuple[int, int]], two: dict[str, tuple[int, int]]) -> Difference:
-    ids = sorted(one.keys() & two.keys())
+def _difference(cell: Cell, first: Scores, second: Scores) -> Difference:
+    condition, route = cell
+    ids = sorted(first.keys() & second.keys())
     if not ids:
-        raise ValueError(f"{cell[1]}, {cell[0]}: the two were measured on different clips")
-    (errors, words), (others, same) = (np.array([scores[i] for i in ids]).T for scores in (one, two))
-    if (words != same).any():
-        raise ValueError(f"{cell[1]}, {cell[0]}: the two were scored on different texts, or by different normalisers")
-    draws = resampled(others, words) - resampled(errors, words)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    total = max(int(words.sum()), 1)
-    return Difference(*cell, len(ids), errors.sum() / total, others.sum() / total, float(low), float(high))
+        raise InputError(f"{route}, {condition}: the two were measured on different clips")
+    errors, words = counts(first, ids)
+    other_errors, other_words = counts(second, ids)
+    if words != other_words:
+        raise InputError(
+            f"{route}, {condition}: the two were scored on different texts, "
+            "or with different normalisers"
+        )
+    draws = resampled(other_errors, words) - resampled(errors, words)
+    low, high = np.quantile(draws, CONFIDENCE)
+    total = max(sum(words), 1)
+    return Difference(
+        route=route,
+        condition=condition,
+        clips=len(ids),
+        first=sum(errors) / total,
+        second=sum(other_errors) / total,
+        low=float(low),
+        high=float(high),
+    )
+
+
+def counts(scores: Scores, ids: Iterable[str]) -> tuple[list[int], list[int]]:
+    """Errors and words of these clips."""
+    errors, words = [], []
+    for id in ids:
+        errors.append(scores[id].errors)
+        words.append(scores[id].words)
+    return errors, words

@@ -1,20 +1,24 @@
-"""What a model is made of and what it costs: parameters, tokens, and FLOPs at each rate."""
+"""What a model is made of and what it costs: parameters, tokens, and FLOPs on each route."""
 
-import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from omni_avsr.decode.decode import load
-from omni_avsr.measure.results import tokens_per_second
-from omni_avsr.model import OmniAVSR, OmniAVSRProcessor, Route
+from omni_avsr.decode.decode import load_decoder
+from omni_avsr.model import Media, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import adapter_names
-from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE, VIDEO_FPS
+from omni_avsr.run import read_run
+from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Task
 
-SECONDS = 4  # of the speech whose FLOPs are counted
+SECONDS = 4  # length of the speech whose FLOPs are counted
+TRANSCRIPT = "three words a second"
 PARTS = {
     "audio encoder": ("audio_encoder.",),
     "video encoder": ("video_encoder.",),
@@ -23,100 +27,161 @@ PARTS = {
 }
 
 
-def inspect(checkpoint: str | None) -> dict[str, Any]:
-    """The facts of a checkpoint, as JSON has them."""
-    model, processor, name = load(checkpoint, "cpu")
+@dataclass(frozen=True)
+class RouteCost:
+    """What a second of speech costs on a route.
+
+    The LLM reads it with its transcript; training adds the backward pass.
+    """
+
+    route: Route
+    active_parameters: int
+    encoder_gflops_per_second: float
+    llm_gflops_per_second: float
+    training_gflops_per_second: float  # of the LLM, forward and backward
+    kept_megabytes_per_second: float  # what the forward pass keeps for the backward pass
+
+    def as_json(self) -> dict[str, Any]:
+        """Its object in `omni-avsr info --json`."""
+        return {
+            **self.route.as_row(),
+            "active_parameters": self.active_parameters,
+            "llm_tokens_per_second": self.route.tokens_per_second,
+            "encoder_gflops_per_second": self.encoder_gflops_per_second,
+            "llm_gflops_per_second": self.llm_gflops_per_second,
+            "training_gflops_per_second": self.training_gflops_per_second,
+            "kept_megabytes_per_second": self.kept_megabytes_per_second,
+        }
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What `omni-avsr info` says of a checkpoint."""
+
+    checkpoint: str
+    tasks: list[Task]
+    audio_rates: list[int]
+    video_rates: list[int]
+    towers: dict[str, str | None]  # their names, by kind
+    adapters: list[str]
+    parameters: dict[str, int]  # by part
+    costs: list[RouteCost]
+    trained: dict[str, Any]  # how, if the checkpoint is in a run's folder
+
+    def as_json(self) -> dict[str, Any]:
+        """What `omni-avsr info --json` prints."""
+        return {**asdict(self), "costs": [cost.as_json() for cost in self.costs]}
+
+
+def inspect(checkpoint: str | None) -> ModelFacts:
+    """The facts of a checkpoint."""
+    decoder = load_decoder(checkpoint, "cpu")
+    model = decoder.model
     config = model.config
-    return {
-        "checkpoint": name,
-        "tasks": list(config.tasks),
-        "audio_rates": list(config.audio_rates),
-        "video_rates": list(config.video_rates),
-        "towers": {kind: tower.get("name") for kind, tower in config.towers.items()},
-        "adapters": sorted(getattr(model.llm, "peft_config", {})),
-        "parameters": parameters(model),
-        "costs": [cost(model, processor, route) for route in config.routes()],
-        "trained": trained(Path(name)),
-    }
+    routes = config.routes()
+    return ModelFacts(
+        checkpoint=decoder.name,
+        tasks=[*map(Task, config.tasks)],
+        audio_rates=list(config.audio_rates),
+        video_rates=list(config.video_rates),
+        towers={kind: tower.get("name") for kind, tower in config.towers.items()},
+        adapters=sorted(getattr(model.llm, "peft_config", {})),
+        parameters=parameters(model),
+        costs=[route_cost(model, decoder.processor, route) for route in routes],
+        trained=trained(Path(decoder.name)),
+    )
 
 
 def parameters(model: OmniAVSR) -> dict[str, int]:
-    """Of each part; LoRA weights are counted on their own, whatever they are on."""
-    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
-    lora = {name for name in sizes if ".lora_" in name}
-    rows = {
-        part: sum(n for name, n in sizes.items() if name.startswith(starts) and name not in lora)
-        for part, starts in PARTS.items()
-    }
-    rows["LoRAs"] = sum(sizes[name] for name in lora)
-    rows["total"] = sum(sizes.values())
-    rows["trainable"] = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    return rows
-
-
-def active(model: OmniAVSR, route: Route) -> int:
-    """The parameters that a task uses at its rates: its encoders, projectors and adapters, and the LLM."""
-    task, *wishes = route
-    rates = model.config.choose(task, *wishes)
-    names = adapter_names(model.config.adapters, task, rates)
-    total = 0
+    """The number of parameters of each part; LoRAs of all parts are counted together."""
+    counts = dict.fromkeys([*PARTS, "LoRAs", "total", "trainable"], 0)
     for name, weight in model.named_parameters():
-        part = name.split("_")[0].split(".")[0]
-        if part in ("audio", "video") and part not in rates:
-            continue
-        if name.startswith("llm.") and ".lora_" in name and not any(f".{adapter}." in name for adapter in names):
-            continue
-        total += weight.numel()
-    unused = [
-        sum(w.numel() for w in projector.parameters())
-        for modality, rate in rates.items()
-        for key, projector in getattr(model, f"{modality}_compressor").projectors.items()
-        if model.config.projectors == "per_rate" and key != str(rate)
-    ]
-    return total - sum(unused)
+        counts[_part(name)] += weight.numel()
+        counts["total"] += weight.numel()
+        if weight.requires_grad:
+            counts["trainable"] += weight.numel()
+    return counts
 
 
-def cost(model: OmniAVSR, processor: OmniAVSRProcessor, route: Route) -> dict[str, Any]:
-    """What a second of speech costs at this task and its rates: the pass that reads it and its transcript, and back."""
-    task, audio_rate, video_rate = route
-    rates = model.config.choose(task, audio_rate, video_rate)
-    sound = [torch.zeros(SECONDS * SAMPLE_RATE)] if "audio" in rates else None
-    mouth = [torch.zeros(SECONDS * VIDEO_FPS, CROP_SIZE, CROP_SIZE)] if "video" in rates else None
-    media = processor.media(sound, mouth)
-    tokens = processor.tokens(media, task, rates, ["three words a second"])
-    routing = {f"{m}_rate": rate for m, rate in rates.items()}
-    with sdpa_kernel(SDPBackend.MATH):  # the counter does not know what the CPU's other kernels compute
+def _part(name: str) -> str:
+    if ".lora_" in name:
+        return "LoRAs"
+    for part, prefixes in PARTS.items():
+        if name.startswith(prefixes):
+            return part
+    raise AssertionError(f"parameter {name} belongs to no part")
+
+
+def active_parameters(model: OmniAVSR, route: Route) -> int:
+    """The parameters that a route uses: its encoders, projectors and adapters, and the LLM."""
+    count = 0
+    for name, weight in model.named_parameters():
+        if _is_used(name, model, route):
+            count += weight.numel()
+    return count
+
+
+def _is_used(name: str, model: OmniAVSR, route: Route) -> bool:
+    config = model.config
+    owner, _, rest = name.partition(".")
+    modality = owner.partition("_")[0]  # as in audio_encoder and audio_compressor
+    if owner == "llm":
+        adapter = name.split(".")[-2]  # as in ...q_proj.lora_A.shared.weight
+        return ".lora_" not in name or adapter in adapter_names(config.adapters, route)
+    if modality in MODALITIES and modality not in route.modalities:
+        return False
+    if rest.startswith("projectors.") and config.projectors == "per_rate":
+        rate = rest.split(".")[1]
+        return rate == str(route.rate(modality))
+    return True
+
+
+def route_cost(model: OmniAVSR, processor: OmniAVSRProcessor, route: Route) -> RouteCost:
+    """Counts what a second of speech costs on a route."""
+    media = _silence(processor, route)
+    # The counter does not know the FLOPs of the CPU's other attention kernels
+    with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as encoders, torch.no_grad():
-            features = model.encode(**media)
-        with FlopCounterMode(display=False) as llm:
-            loss = model(**tokens, task=task, features=features, **routing).loss
+            features = model.encode(media)
+        batch = processor.batch(features, route, [TRANSCRIPT])
+        with FlopCounterMode(display=False) as forward:
+            loss = model(batch).loss
         with FlopCounterMode(display=False) as backward:
-            loss.backward() if loss.requires_grad else None
+            if loss.requires_grad:
+                loss.backward()
     model.zero_grad(set_to_none=True)
-    with torch.autograd.graph.saved_tensors_hooks(kept := _Kept(model), lambda tensor: tensor):
-        model(**tokens, task=task, features=features, **routing)
-    return {
-        "task": task,
-        "audio_rate": audio_rate,
-        "video_rate": video_rate,
-        "active_parameters": active(model, route),
-        "llm_tokens_per_second": tokens_per_second(task, audio_rate, video_rate),
-        "encoder_gflops_per_second": encoders.get_total_flops() / SECONDS / 1e9,
-        "llm_gflops_per_second": llm.get_total_flops() / SECONDS / 1e9,
-        "training_gflops_per_second": (llm.get_total_flops() + backward.get_total_flops()) / SECONDS / 1e9,
-        "kept_megabytes_per_second": kept.bytes / SECONDS / 1e6,
-    }
+    kept = KeptTensors(model)
+    with saved_tensors_hooks(kept, _unchanged):
+        model(batch)
+    llm_flops = forward.get_total_flops()
+    training_flops = llm_flops + backward.get_total_flops()
+    return RouteCost(
+        route=route,
+        active_parameters=active_parameters(model, route),
+        encoder_gflops_per_second=encoders.get_total_flops() / SECONDS / 1e9,
+        llm_gflops_per_second=llm_flops / SECONDS / 1e9,
+        training_gflops_per_second=training_flops / SECONDS / 1e9,
+        kept_megabytes_per_second=kept.bytes / SECONDS / 1e6,
+    )
 
 
-class _Kept:
-    """Counts what a forward pass keeps for the backward one, the weights left out."""
+def _silence(processor: OmniAVSRProcessor, route: Route) -> Media:
+    """A clip of zeros with what the route needs."""
+    audio = [torch.zeros(SECONDS * SAMPLE_RATE)] if route.task.hears else None
+    frames = torch.zeros(SECONDS * VIDEO_FPS, CROP_SIZE, CROP_SIZE)
+    video = [frames] if route.task.sees else None
+    return processor.media(audio, video)
+
+
+class KeptTensors:
+    """Counts the bytes that a forward pass keeps for the backward pass, without the weights."""
 
     def __init__(self, model: OmniAVSR):
         self.seen = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
         self.bytes = 0
-        self.tensors: list[torch.Tensor] = []  # alive, so that no address comes twice
+        self.tensors: list[Tensor] = []  # kept alive, so that no address is used twice
 
-    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+    def __call__(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.seen:
             self.seen.add(storage.data_ptr())
@@ -125,12 +190,37 @@ class _Kept:
         return tensor
 
 
-def trained(folder: Path) -> dict[str, Any]:
-    """What a run's folder says of its training; nothing if the model is in none."""
-    file = folder.parent / "run.json"
-    if not file.is_file():
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def training_step(per_route: Mapping[Route, float], rates_in_a_step: str) -> float:
+    """What all passes of a training step cost together, given what each route costs.
+
+    Sampled rates cost their mean.
+    """
+    by_task: dict[Task, list[float]] = {}
+    for route, cost in per_route.items():
+        by_task.setdefault(route.task, []).append(cost)
+    total = 0.0
+    for costs in by_task.values():
+        if rates_in_a_step == "fixed":
+            total += costs[0]
+        elif rates_in_a_step == "sampled":
+            total += sum(costs) / len(costs)
+        else:
+            total += sum(costs)
+    return total
+
+
+def trained(model: Path) -> dict[str, Any]:
+    """How a model was trained, from the run's folder that it is in; empty outside of a run."""
+    record = read_run(model.parent)
+    if record is None:
         return {}
-    run = json.loads(file.read_text(encoding="utf-8"))
-    data = ("data",) if run["settings"].get("data") else ("toy_world", "toy_clips")
-    wanted = ("method", *data, "max_steps", "seed")
-    return {"started": run["started"], "commit": run["commit"], **{key: run["settings"].get(key) for key in wanted}}
+    settings = record.settings
+    facts = {"started": record.started, "commit": record.commit}
+    data = ("data",) if settings.get("data") else ("toy_world", "toy_clips")
+    for name in ("method", *data, "max_steps", "seed"):
+        facts[name] = settings.get(name)
+    return facts

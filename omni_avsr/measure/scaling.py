@@ -1,29 +1,38 @@
-"""The same method over LLMs of several sizes: trained, or found finished; measured; one table, one figure, one fit."""
+"""Scaling studies: one method with LLMs of several sizes, trained and measured.
+
+A study is written as one table, one figure and one power law per task.
+"""
 
 import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from omni_avsr.decode.decode import evaluate
-from omni_avsr.measure.cost import inspect
-from omni_avsr.measure.report import STYLE, TASK_LOOKS, as_svg, new_axes, publish, write_page
-from omni_avsr.measure.results import Row, Setting, finest
-from omni_avsr.run import Report, first_process, silent, write_text
+from omni_avsr.errors import InputError
+from omni_avsr.files import write_text
+from omni_avsr.measure.cost import inspect, training_step
+from omni_avsr.measure.page import html_table, write_page
+from omni_avsr.measure.plots import TASK_LOOKS, as_svg, new_axes, plot_style
+from omni_avsr.measure.results import finest, grid, is_measured, percent, read_results
+from omni_avsr.measure.study import measure_once, of_run, train_once
+from omni_avsr.run import Progress, is_first_process, no_progress, read_run
 from omni_avsr.settings import EvaluateSettings, TrainSettings
-from omni_avsr.tasks import Task
-from omni_avsr.train.fit import fit
-from omni_avsr.train.resume import finished, refuse_other
+from omni_avsr.tasks import CLEAN, Task
 
-LEAST = 0.1  # per cent of word errors that a logarithm can take
+EVALUATION = "evaluation"  # folder of a run
+LEAST = 0.1  # per cent of word errors; a power law needs some
+CAPTION = (
+    "WER of each task at its finest rates; dotted: power laws; filled: on the Pareto front, "
+    "which no other size beats"
+)
 HEADS = (
     "LLM",
-    *(f"{task.upper()} WER %" for task in Task),
+    "ASR WER %",
+    "VSR WER %",
+    "AVSR WER %",
     "parameters",
     "trainable",
     "active",
@@ -35,105 +44,146 @@ HEADS = (
 
 @dataclass(frozen=True)
 class Size:
-    """What one size costs and gives; its WERs are of each task at its finest rates."""
+    """What one size costs and what it achieves, each task at its finest rates."""
 
     llm: str
-    total: int
+    total: int  # parameters
     trainable: int
-    active: dict[str, int]  # of each task
+    active: dict[Task, int]
     training_seconds: float
     training_tflops: float
-    speed: dict[str, float]  # seconds of speech decoded in a second
-    wer: dict[str, float]
+    speed: dict[Task, float]  # seconds of speech decoded per second
+    wer: dict[Task, float]  # per cent
 
 
-def scale(settings: TrainSettings, report: Report = silent) -> list[Size]:
-    """Trains and measures what is not done yet; returns all sizes."""
+@dataclass(frozen=True)
+class PowerLaw:
+    """WER = factor * parameters ** -exponent."""
+
+    factor: float
+    exponent: float
+    per_doubling: float  # the share of the WER that remains with twice the parameters
+
+
+Laws = dict[Task, PowerLaw]
+Point = tuple[float, float]  # a cost, such as the number of parameters, and the WER
+
+
+def scale(settings: TrainSettings, progress: Progress = no_progress) -> list[Size]:
+    """Trains and measures every size that has not finished; returns all sizes."""
     for llm in sizes(settings):
-        train_one(one(settings, llm), report)
+        train_one(one(settings, llm), progress)
     return collect(settings)
 
 
 def sizes(settings: TrainSettings) -> list[str]:
-    """The LLMs of a list such as tiny-s,tiny-m,tiny-l."""
-    names = [name.strip() for name in settings.llm.split(",") if name.strip()]
-    if len(names) < 2:
-        raise ValueError(f"--llm {settings.llm} names {len(names)} LLM, two or more make a scaling study")
-    return names
+    """The LLMs of a study, which settings.llm lists, such as tiny-s,tiny-m,tiny-l."""
+    given = [name.strip() for name in settings.llm.split(",") if name.strip()]
+    if len(given) < 2:
+        raise InputError(
+            f"--llm {settings.llm} names {len(given)} LLM, a scaling study needs two or more"
+        )
+    return given
 
 
 def one(settings: TrainSettings, llm: str) -> TrainSettings:
-    """The settings of one size."""
-    return replace(settings, llm=llm, out=str(Path(settings.out) / llm.strip("/.").replace("/", "--")))
+    """The settings of the run of one size."""
+    folder = llm.strip("/.").replace("/", "--")
+    return replace(settings, llm=llm, out=settings.out / folder)
 
 
-def train_once(settings: TrainSettings, report: Report) -> None:
-    """A finished run, trained unless it is there; one that was cut off goes on."""
-    run = Path(settings.out)
-    if (run / "run.json").is_file() and finished(run):
-        refuse_other(run, settings)
-    else:
-        fit(settings, report)
-
-
-def train_one(settings: TrainSettings, report: Report) -> None:
-    """One finished and measured run."""
-    run = Path(settings.out)
+def train_one(settings: TrainSettings, progress: Progress = no_progress) -> None:
+    """Trains and measures one size, unless that has finished."""
     if settings.data and not settings.test:
-        raise ValueError(f"a scaling study on {settings.data} needs --test: label files to be measured on")
-    train_once(settings, report)
-    if first_process() and not (run / "evaluation" / "results.json").is_file():
-        data = EvaluateSettings(data=settings.test, root=settings.root, format=settings.format, tokens=settings.tokens)
-        toy = replace(data, toy_world=settings.toy_world, toy_clips=settings.toy_clips)
-        grid = replace(toy, checkpoint=str(run), seed=settings.seed)
-        publish(run / "evaluation", *evaluate(grid, report, run / "evaluation"), f"omni-avsr with {settings.llm}")
+        raise InputError(f"a scaling study on {settings.data} needs --test, label files to measure")
+    train_once(settings, progress)
+    if is_first_process():
+        measuring = of_run(settings, EvaluateSettings(seed=settings.seed), EVALUATION)
+        measure_once(measuring, f"omni-avsr with {settings.llm}", progress)
 
 
 def commands(settings: TrainSettings) -> list[str]:
-    """A command for each size, and one that gathers; for a cluster."""
-    given = ["omni-avsr", "scale", "--llm", settings.llm, "--out", settings.out]
-    for field in fields(TrainSettings):
-        value = getattr(settings, field.name)
-        if value != field.default and field.name not in ("llm", "out"):
-            given += [f"--{field.name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return [shlex.join([*given, *last]) for last in [*(["--only", llm] for llm in sizes(settings)), ["--collect"]]]
+    """A command per size, and one that collects them, for the jobs of a cluster."""
+    shared = ["omni-avsr", "scale", "--llm", settings.llm, "--out", str(settings.out)]
+    shared += _changed_options(settings)
+    lines = []
+    for llm in sizes(settings):
+        lines.append(shlex.join([*shared, "--only", llm]))
+    lines.append(shlex.join([*shared, "--collect"]))
+    return lines
+
+
+def _changed_options(settings: TrainSettings) -> list[str]:
+    """The other options that are not at their defaults."""
+    words = []
+    for own in fields(TrainSettings):
+        value = getattr(settings, own.name)
+        if own.name in ("llm", "out") or value == own.default:
+            continue
+        words.append(f"--{own.name.replace('_', '-')}")
+        if isinstance(value, tuple):
+            words.append(",".join(map(str, value)))
+        elif value is not True:
+            words.append(str(value))
+    return words
 
 
 def collect(settings: TrainSettings) -> list[Size]:
-    """The sizes that are finished, written to scaling.json and scaling.html."""
-    runs = {llm: Path(one(settings, llm).out) for llm in sizes(settings)}
-    missing = [llm for llm, run in runs.items() if not (run / "evaluation" / "results.json").is_file()]
+    """The sizes of a finished study, which is written to scaling.json and scaling.html."""
+    runs = {llm: one(settings, llm).out for llm in sizes(settings)}
+    missing = [llm for llm, run in runs.items() if not is_measured(run / EVALUATION)]
     if missing:
-        raise ValueError(f"not finished in {settings.out}: {', '.join(missing)}")
-    found = [measure(llm, run) for llm, run in runs.items()]
-    fits = {task: power_law([(size.total, size.wer[task]) for size in found]) for task in found[0].wer}
-    rows = {"sizes": [asdict(size) for size in found], "power_laws": fits}
-    write_text(Path(settings.out) / "scaling.json", json.dumps(rows, indent=1) + "\n")
-    write_page(Path(settings.out) / "scaling.html", "omni-avsr: LLM sizes", page(found, fits))
+        raise InputError(f"not finished in {settings.out}: {', '.join(missing)}")
+    found = [_size_of(llm, run) for llm, run in runs.items()]
+    totals = [size.total for size in found]
+    laws: Laws = {}
+    for task in found[0].wer:
+        laws[task] = power_law(totals, [size.wer[task] for size in found])
+    content = {
+        "sizes": list(map(asdict, found)),
+        "power_laws": {task: asdict(law) for task, law in laws.items()},
+    }
+    write_text(settings.out / "scaling.json", json.dumps(content, indent=1) + "\n")
+    write_page(settings.out / "scaling.html", "omni-avsr: LLM sizes", _page(found, laws))
     return found
 
 
-def page(found: list[Size], fits: dict[str, dict[str, float]]) -> str:
-    """The figure and the table, as HTML."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figures = figure(found, fits)
-    laws = [
-        f"<li>{task.upper()}: doubling the parameters leaves {law['per_doubling']:.2f} of the word errors</li>"
-        for task, law in fits.items()
-    ]
-    columns = [HEADS, *map(line, found)]
-    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in zip(*columns, strict=True)]
-    table = f'<div class="wide"><table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
-    return f"{figures}<ul>{''.join(laws)}</ul>{table}"
+def _size_of(llm: str, run: Path) -> Size:
+    """What is known of one finished run."""
+    record = read_run(run)
+    assert record is not None, f"{run} has no run.json"
+    assert record.trained is not None, f"{run} has not finished"
+    facts = inspect(str(run))
+    gflops, active_on = {}, {}
+    for cost in facts.costs:
+        gflops[cost.route] = cost.training_gflops_per_second
+        active_on[cost.route] = cost.active_parameters
+    rates_in_a_step = TrainSettings(**record.settings).step_rates
+    gflops_per_second = training_step(gflops, rates_in_a_step)
+    cells = grid(read_results(run / EVALUATION))
+    active, speed, wer = {}, {}, {}
+    for route in finest(cells.routes):
+        result = cells.results[CLEAN, route]
+        active[route.task] = active_on[route]
+        speed[route.task] = result.speed
+        wer[route.task] = result.percent
+    return Size(
+        llm=llm,
+        total=facts.parameters["total"],
+        trainable=facts.parameters["trainable"],
+        active=active,
+        training_seconds=record.trained["seconds"],
+        training_tflops=gflops_per_second * record.trained["speech_seconds"] / 1000,
+        speed=speed,
+        wer=wer,
+    )
 
 
 def line(size: Size) -> list[str]:
-    """A size's line of the table."""
+    """A size's line of the table, whose columns are HEADS."""
     return [
         size.llm,
-        *(f"{size.wer[task]:.1f}" if task in size.wer else "-" for task in Task),
+        *(percent(size.wer.get(task)) for task in Task),
         f"{size.total:,}",
         f"{size.trainable:,}",
         f"{max(size.active.values()):,}",
@@ -143,66 +193,59 @@ def line(size: Size) -> list[str]:
     ]
 
 
-def figure(found: list[Size], fits: dict[str, dict[str, float]]) -> str:
-    """WER against parameters, a line per task with its fit; what lies on the Pareto front is filled."""
-    drawing, axes = new_axes(3.3)
-    for task, law in fits.items():
-        look = TASK_LOOKS[Task(task)]
-        points = sorted((size.total, size.wer[task]) for size in found)
-        xs, ys = np.array(points).T
-        axes.plot(xs, law["factor"] * xs ** -law["exponent"], color=look["color"], linestyle=":")
-        axes.plot(xs, ys, label=task.upper(), markerfacecolor="none", **look)
-        front = [point for point, best in zip(points, pareto(points), strict=True) if best]
-        axes.plot(*np.array(front).T, linestyle="none", **look)
+def _page(found: Sequence[Size], laws: Laws) -> str:
+    """The figure, the power laws and the table, as HTML."""
+    with plot_style():
+        figure = _figure(found, laws)
+    items = []
+    for task, law in laws.items():
+        remaining = f"{law.per_doubling:.2f} of the word errors remain"
+        items.append(f"<li>{task.upper()}: with twice the parameters {remaining}</li>")
+    # A column per size, as the heads are long
+    head, *rows = zip(HEADS, *map(line, found), strict=True)
+    return f"{figure}<ul>{''.join(items)}</ul>{html_table(head, rows)}"
+
+
+def _figure(found: Sequence[Size], laws: Laws) -> str:
+    """WER against parameters: a line per task and its power law; the Pareto front is filled."""
+    figure, axes = new_axes(height=3.3)
+    ordered = sorted(found, key=lambda size: size.total)
+    totals = np.array([size.total for size in ordered])
+    for task, law in laws.items():
+        look = TASK_LOOKS[task]
+        wers = [size.wer[task] for size in ordered]
+        fitted = law.factor * totals**-law.exponent
+        axes.plot(totals, fitted, color=look["color"], linestyle=":")
+        axes.plot(totals, wers, label=task.upper(), markerfacecolor="none", **look)
+        for total, wer in pareto_front(list(zip(totals, wers, strict=True))):
+            axes.plot([total], [wer], **look)
     axes.set_xscale("log")
-    ticks = sorted(size.total for size in found)
-    axes.set_xticks(ticks, [f"{tick / 1e6:.3g}" for tick in ticks])
+    axes.set_xticks(totals, [f"{total / 1e6:.3g}" for total in totals])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.set(xlabel="parameters in all, millions", ylabel="WER (%)")
+    axes.set(xlabel="millions of parameters in total", ylabel="WER (%)")
     axes.grid(True, axis="y")
-    drawing.legend(loc="outside upper left", ncols=3)
-    return as_svg(drawing, "WER of each task at its finest rates; dotted: power laws; filled: the Pareto front")
+    figure.legend(loc="outside upper left", ncols=3)
+    return as_svg(figure, CAPTION)
 
 
-def measure(llm: str, run: Path) -> Size:
-    """One run's facts."""
-    rows: list[Row] = json.loads((run / "evaluation" / "results.json").read_text())["rows"]
-    clean = {Setting(Task(r["task"]), r["audio_rate"], r["video_rate"]): r for r in rows if r["snr"] is None}
-    facts: dict[str, Any] = inspect(str(run))
-    costs = {Setting(Task(c["task"]), c["audio_rate"], c["video_rate"]): c for c in facts["costs"]}
-    best = {str(setting.task): setting for setting in finest(clean)}
-    known = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    trained = TrainSettings(**known["settings"])
-    gflops = of_a_step(facts["costs"], trained.step_rates, "training_gflops") * known["trained"]["speech_seconds"]
-    return Size(
-        llm,
-        facts["parameters"]["total"],
-        facts["parameters"]["trainable"],
-        {task: costs[setting]["active_parameters"] for task, setting in best.items()},
-        known["trained"]["seconds"],
-        gflops / 1000,
-        {task: clean[s]["audio_seconds"] / clean[s]["decode_seconds"] for task, s in best.items()},
-        {task: 100 * clean[setting]["wer"] for task, setting in best.items()},
-    )
+def power_law(parameters: Sequence[float], wers: Sequence[float]) -> PowerLaw:
+    """The power law from parameters to WERs, by least squares on their logarithms."""
+    at_least = np.maximum(wers, LEAST)
+    slope, level = np.polyfit(np.log(parameters), np.log(at_least), 1)
+    return PowerLaw(float(np.exp(level)), float(-slope), float(2**slope))
 
 
-def of_a_step(costs: Sequence[dict[str, Any]], rates: str, what: str) -> float:
-    """What all passes of a training step take together, a second of speech of its batch."""
-    by_task: dict[str, list[float]] = {}
-    for row in costs:
-        by_task.setdefault(row["task"], []).append(row[f"{what}_per_second"])
-    chosen = {name: values[:1] if rates == "fixed" else values for name, values in by_task.items()}
-    return sum(sum(values) / (len(values) if rates == "sampled" else 1) for values in chosen.values())
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The (cost, WER) points that no other point beats."""
+    return [point for point in points if not _is_beaten(point, points)]
 
 
-def power_law(points: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """WER = factor * parameters ** -exponent, by least squares on the logarithms; and what a doubling leaves of it."""
-    x, y = np.log([p for p, _ in points]), np.log([max(wer, LEAST) for _, wer in points])
-    slope, level = np.polyfit(x, y, 1)
-    return {"factor": float(np.exp(level)), "exponent": float(-slope), "per_doubling": float(2**slope)}
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of (cost, WER): whether no other is as cheap and better, or as good and cheaper."""
-    return [not any((c <= cost and w < wer) or (c < cost and w <= wer) for c, w in points) for cost, wer in points]
+def _is_beaten(point: Point, points: Sequence[Point]) -> bool:
+    """Whether another point costs no more and is no worse, and is not the same."""
+    cost, wer = point
+    for other in points:
+        other_cost, other_wer = other
+        if other_cost <= cost and other_wer <= wer and other != point:
+            return True
+    return False

@@ -1,271 +1,399 @@
-"""Reading and writing of sound and video. The only file that knows the decoder library (PyAV).
+"""Reads and writes audio and video. The only file that uses the decoder library, PyAV.
 
-`read_audio` and `read_video` take prepared clips as they are. `audio_blocks` and `video_frames` take anything: they
-stream, and follow the file's clock, from its start, so that sound and picture belong together.
+`read_audio` and `read_video` read prepared clips as they are. `audio_blocks` and `video_frames`
+stream files of any kind: they follow the file's clock from its start, so that audio and video
+stay aligned.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
 from av.video.reformatter import ColorRange
 
+from omni_avsr.errors import InputError
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
-LONGEST_GAP = 60  # seconds without a picture or a sound that are believed
-CLOCK_ERROR = 0.04  # seconds between two sounds that are no gap
-FRAMES_MISSED = 2  # of a clip that is whole
-LARGEST_FRAME = 8192 * 8192  # pixels; a frame that says more of itself is not read
-CUT_OFF = 1.0  # seconds that a file may be shorter than it says
-TELEVISION = (ColorRange.UNSPECIFIED, ColorRange.MPEG)  # black is 16 and white 235, as in nearly all files
-LAST_FRAME = 0.2  # seconds that a last frame is shown at most
-# the same bytes everywhere: one thread, and without what x264 computes differently by where it lies in memory
+INT16_RANGE = 32_768  # the int16 value that is 1.0 as a float
+LONGEST_GAP = 60  # seconds without audio or video; a longer gap is a fault of the file's clock
+CLOCK_ERROR = 0.04  # seconds; a shorter gap between two audio frames is not filled with silence
+FRAMES_MISSED = 2  # frames that a complete clip may have fewer than its header announces
+LARGEST_FRAME = 8192 * 8192  # pixels; files that announce larger frames are refused
+CUT_OFF = 1.0  # seconds that a complete file may be shorter than its header announces
+LAST_FRAME = 0.2  # seconds; the longest that the last frame is shown
+LIMITED_RANGE = (ColorRange.UNSPECIFIED, ColorRange.MPEG)  # black is 16 and white 235
+# Written files are the same bytes on every machine: one thread, and without macroblock trees,
+# which x264 computes differently depending on memory alignment.
 H264 = {"crf": "18", "preset": "veryfast", "threads": "1", "mbtree": "0"}
+
+AnyStream = TypeVar("AnyStream", av.AudioStream, av.VideoStream)
 
 
 def read_audio(path: Path | str) -> np.ndarray:
-    """The first audio stream as mono float32 (S,) at 16 kHz, in -1..1."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    pieces = []
-    with _open(path, "audio") as container:
-        for frame in container.decode(audio=0):
-            pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
-        pieces += [piece.to_ndarray() for piece in resampler.resample(None)]
-    if not pieces:
-        raise ValueError(f"{path} has an audio stream without samples")
-    return np.concatenate(pieces, 1)[0].astype(np.float32) / 32768  # (S,)
+    """Returns the first audio stream as mono float32 (S,) at 16 kHz, in -1..1."""
+    resampler = _Resampler()
+    blocks: list[np.ndarray] = []
+    with _open(path) as container:
+        for frame in container.decode(_audio_stream(container)):
+            blocks.extend(resampler.resample(frame))
+        blocks.extend(resampler.flush())
+    if not blocks:
+        raise InputError(f"{path} has an audio stream without samples")
+    return np.concatenate(blocks)  # (S,)
 
 
 def read_video(path: Path | str) -> np.ndarray:
-    """The first video stream's frames as grey uint8 (T, H, W), as they are, whatever their rate."""
-    with _open(path, "video") as container:
-        container.streams.video[0].thread_type = "NONE"  # clips are short, and many are read at once
-        frames: list[np.ndarray] = []
-        hidden = 0
-        for packet in container.demux(video=0):
-            hidden += packet.is_discard  # by an edit
-            frames += map(_grey, packet.decode())
-        announced = container.streams.video[0].frames - hidden
+    """Returns all frames of the first video stream as grey uint8 (T, H, W), at any frame rate."""
+    frames: list[np.ndarray] = []
+    hidden = 0
+    with _open(path) as container:
+        stream = _video_stream(container)
+        stream.thread_type = "NONE"  # clips are short, and many are read at once
+        for packet in container.demux(stream):
+            if packet.is_discard:  # hidden by an edit list
+                hidden += 1
+            frames.extend(map(_grey, packet.decode()))
+        announced = stream.frames - hidden
     if not frames:
-        raise ValueError(f"{path} has a video stream without frames")
+        raise InputError(f"{path} has a video stream without frames")
     if len(frames) < announced - FRAMES_MISSED:
-        raise ValueError(f"{path} is damaged: {len(frames)} of {announced} frames can be read")
-    return np.stack(frames)
+        raise InputError(f"{path} is damaged: {len(frames)} of {announced} frames can be read")
+    return np.stack(frames)  # (T, H, W)
 
 
 def write_audio(path: Path | str, audio: np.ndarray) -> None:
     """Writes int16 samples (S,) at 16 kHz as a wav file."""
     with av.open(str(path), "w", format="wav") as container:
-        _mux_audio(container, container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono"), audio)
-
-
-def _mux_audio(container: av.container.OutputContainer, stream: av.AudioStream, audio: np.ndarray) -> None:
-    frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
-    frame.sample_rate = SAMPLE_RATE
-    container.mux([*stream.encode(frame), *stream.encode(None)])
+        stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        _encode_audio(container, stream, audio)
 
 
 def write_video(path: Path | str, frames: np.ndarray, audio: np.ndarray | None = None) -> None:
-    """Writes uint8 frames (T, H, W) or (T, H, W, 3) at 25 fps as H.264, with int16 samples (S,) at 16 kHz as AAC."""
+    """Writes frames at 25 per second as H.264, and int16 samples (S,) at 16 kHz as AAC.
+
+    Frames are uint8, grey (T, H, W) or RGB (T, H, W, 3).
+    """
     colour = "gray" if frames.ndim == 3 else "rgb24"
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(VIDEO_FPS), options=H264)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        sound = None if audio is None else container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        stream.height = frames.shape[1]
+        stream.width = frames.shape[2]
+        stream.pix_fmt = "yuv420p"
+        sound = None
+        if audio is not None:
+            sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format=colour)))
+            frame = av.VideoFrame.from_ndarray(image, format=colour)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound is not None and audio is not None:
-            _mux_audio(container, sound, audio)
+            _encode_audio(container, sound, audio)
+
+
+def _encode_audio(container: OutputContainer, stream: av.AudioStream, audio: np.ndarray) -> None:
+    frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
+    frame.sample_rate = SAMPLE_RATE
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a file says of itself; a stream that it does not have is None."""
+    """What the header of a file announces; the fields of a missing stream are None."""
 
     seconds: float
     fps: float | None
     size: tuple[int, int] | None  # height and width in pixels
-    sample_rate: int | None
+    sample_rate: int | None  # Hz
     channels: int | None
 
 
 def probe(path: Path | str) -> Probe:
-    """The file's streams, from its header."""
+    """Returns what the header announces, without decoding anything."""
     with _open(path) as container:
-        video, audio = _stream(container, "video"), _stream(container, "audio")
-        lengths = [float(s.duration * s.time_base) for s in (video, audio) if s and s.duration and s.time_base]
-        seconds = (container.duration or 0) / av.time_base if container.duration else max(lengths, default=0.0)
+        video = _first_usable(container.streams.video)
+        audio = _first_usable(container.streams.audio)
         return Probe(
-            max(seconds, 0.0),
-            float(video.average_rate or video.guessed_rate or 0) if video else None,
-            (video.height, video.width) if video else None,
-            audio.rate if audio else None,
-            audio.channels if audio else None,
+            seconds=_seconds_of_file(container, [video, audio]),
+            fps=float(video.average_rate or video.guessed_rate or 0) if video else None,
+            size=(video.height, video.width) if video else None,
+            sample_rate=audio.rate if audio else None,
+            channels=audio.channels if audio else None,
         )
 
 
 def count_frames(path: Path | str) -> int:
-    """About how many frames of ours a file has, from its header; 0 if it cannot be read."""
+    """Returns about how many frames a file has at 25 per second; 0 if it cannot be read."""
     try:
         return round(probe(path).seconds * VIDEO_FPS)
-    except ValueError:
+    except InputError:
         return 0
 
 
 def sound_of(video: Path) -> Path:
-    """The file to hear with a video: itself, or where it is silent the .wav beside it."""
+    """Returns the file with a video's audio: itself, or the .wav beside it if it has none."""
     beside = video.with_suffix(".wav")
-    return beside if probe(video).sample_rate is None and beside.is_file() else video
+    silent = probe(video).sample_rate is None
+    return beside if silent and beside.is_file() else video
 
 
 def audio_blocks(path: Path | str) -> Iterator[np.ndarray]:
-    """The first audio stream as mono float32 pieces at 16 kHz, with silence where the file's clock has no sound."""
-    with _open(path, "audio") as container:
-        resampler, count = _Resampler(), 0
-        for frame in container.decode(audio=0):
+    """Yields the first audio stream as mono float32 blocks (S,) at 16 kHz.
+
+    Where the file's clock has a gap, the blocks have silence.
+    """
+    with _open(path) as container:
+        stream = _audio_stream(container)
+        start = _start(container)
+        resampler = _Resampler()
+        count = 0
+        for frame in container.decode(stream):
             count += 1
             if frame.time is not None:
-                missing = frame.time - _start(container) - resampler.given / SAMPLE_RATE
-                yield resampler.silence(missing if missing > CLOCK_ERROR or not resampler.given else 0.0)
-            yield from resampler(frame)
-        yield from resampler(None)
-        _refuse_cut_off(path, _stream(container, "audio"), resampler.given / SAMPLE_RATE, count)
+                gap = frame.time - start - resampler.seconds
+                if gap > CLOCK_ERROR or not resampler.samples:
+                    yield resampler.silence(gap)
+            yield from resampler.resample(frame)
+        yield from resampler.flush()
+        _refuse_cut_off(path, stream, resampler.seconds, count)
 
 
 class _Resampler:
-    """Frames of any kind, which may change on the way, to mono pieces at 16 kHz."""
+    """Converts audio frames, whose format may change, to mono blocks at 16 kHz."""
 
     def __init__(self) -> None:
-        self.given = 0  # samples so far
-        self.kind: tuple | None = None
-        self.inner: av.AudioResampler | None = None
+        self.samples = 0  # returned so far
+        self.inner: av.AudioResampler | None = None  # takes frames of a single format
+        self.format: tuple[str, str, int] | None = None
 
-    def __call__(self, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else None
-        if self.inner and kind != self.kind:
-            yield from self._counted(self.inner.resample(None))
+    @property
+    def seconds(self) -> float:
+        return self.samples / SAMPLE_RATE
+
+    def resample(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
+        format = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if format != self.format:
+            yield from self.flush()
+        if self.inner is None:
+            self.inner = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            self.format = format
+        yield from self._blocks(self.inner.resample(frame))
+
+    def flush(self) -> Iterator[np.ndarray]:
+        """Yields the samples that are still buffered."""
+        if self.inner is not None:
+            yield from self._blocks(self.inner.resample(None))
             self.inner = None
-        if frame:
-            self.inner = self.inner or av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            self.kind = kind
-            yield from self._counted(self.inner.resample(frame))
-
-    def _counted(self, frames: Iterable[av.AudioFrame]) -> Iterator[np.ndarray]:
-        for frame in frames:
-            self.given += frame.samples
-            yield frame.to_ndarray()[0].astype(np.float32) / 32768
 
     def silence(self, seconds: float) -> np.ndarray:
-        """So much, up to a limit."""
-        samples = round(min(max(seconds, 0.0), LONGEST_GAP) * SAMPLE_RATE)
-        self.given += samples
+        """Returns silence of this length, at most LONGEST_GAP."""
+        bounded = min(max(seconds, 0.0), LONGEST_GAP)
+        samples = round(bounded * SAMPLE_RATE)
+        self.samples += samples
         return np.zeros(samples, np.float32)
 
-
-def _refuse_cut_off(path: Path | str, stream, seconds: float, frames: int) -> None:
-    """Refuses a file with less than its header says, in time and in frames, once what it has was given."""
-    announced = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-    if seconds < announced - CUT_OFF and frames < stream.frames - CUT_OFF / announced * stream.frames:
-        raise ValueError(f"{path} is cut off: it ends after {seconds:.1f} of {announced:.1f} seconds")
+    def _blocks(self, frames: Iterable[av.AudioFrame]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            self.samples += frame.samples
+            samples = frame.to_ndarray()[0]  # (1, S) -> (S,)
+            yield samples.astype(np.float32) / INT16_RANGE
 
 
 def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray]:
-    """The first video stream upright and at 25 fps, whatever its rate: uint8 (H, W, 3), or (H, W) if colour is gray.
+    """Yields the first video stream upright and at 25 frames per second, whatever its rate.
 
-    A frame of ours is what the file shows in the middle of it.
+    Frames are uint8 (H, W, 3), or (H, W) if colour is "gray". Each is what the file shows in the
+    middle of the 40 ms that the frame stands for.
     """
-    with _open(path, "video") as container:
-        stream = _stream(container, "video")
+    with _open(path) as container:
+        stream = _video_stream(container)
         stream.thread_type = "AUTO"
-        last, due, begin, count = None, 0, 0.0, 0
-        step = float(1 / (stream.average_rate or VIDEO_FPS))  # how long the last frame is shown
+        clock = _VideoClock(container, stream)
+        shown: np.ndarray | None = None
+        due = 0  # index of the next frame to yield
+        count = 0
         for frame in container.decode(stream):
             count += 1
-            before, begin = begin, frame.time - _start(container) if frame.time is not None else begin + step
-            step = min(begin - before, LAST_FRAME) if begin > before else step
-            image = _grey(frame) if colour == "gray" else frame.to_ndarray(format=colour)
-            image = np.rot90(image, round(frame.rotation / 90))
-            if begin - due / VIDEO_FPS > LONGEST_GAP:
-                raise ValueError(f"{path} shows nothing for {begin - due / VIDEO_FPS:.0f} seconds, its clock is broken")
-            shown = image if last is None else last
-            while (due + 0.5) / VIDEO_FPS < begin:
+            clock.advance(frame)
+            gap = clock.begin - due / VIDEO_FPS
+            if gap > LONGEST_GAP:
+                raise InputError(f"{path} shows nothing for {gap:.0f} seconds, its clock is broken")
+            image = _upright(frame, colour)
+            if shown is None:
+                shown = image  # the first image is also shown until its time has come
+            while _middle(due) < clock.begin:
                 yield shown
                 due += 1
-            last = image
-        while last is not None and (due + 0.5) / VIDEO_FPS < begin + step:
-            yield last
+            shown = image
+        while shown is not None and _middle(due) < clock.end:
+            yield shown
             due += 1
-        _refuse_cut_off(path, stream, begin + step, count)
+        _refuse_cut_off(path, stream, clock.end, count)
+
+
+class _VideoClock:
+    """When the latest frame of a video stream begins and ends, in seconds from the start."""
+
+    def __init__(self, container: InputContainer, stream: av.VideoStream):
+        self.start = _start(container)
+        self.begin = 0.0
+        self.duration = float(1 / (stream.average_rate or VIDEO_FPS))
+
+    @property
+    def end(self) -> float:
+        return self.begin + self.duration
+
+    def advance(self, frame: av.VideoFrame) -> None:
+        """Moves to the next frame, which is assumed to last as long as the one before."""
+        before = self.begin
+        self.begin = self.end if frame.time is None else frame.time - self.start
+        if self.begin > before:
+            self.duration = min(self.begin - before, LAST_FRAME)
+
+
+def _middle(index: int) -> float:
+    """Returns the seconds from the start to the middle of a frame at 25 per second."""
+    return (index + 0.5) / VIDEO_FPS
+
+
+def _refuse_cut_off(
+    path: Path | str, stream: av.AudioStream | av.VideoStream, seconds: float, frames: int
+) -> None:
+    """Refuses a file that had fewer seconds and fewer frames than its header announces."""
+    announced = _seconds_of_stream(stream)
+    if seconds >= announced - CUT_OFF:
+        return
+    tolerated = CUT_OFF / announced * stream.frames
+    if frames < stream.frames - tolerated:
+        raise InputError(
+            f"{path} is cut off: it ends after {seconds:.1f} of {announced:.1f} seconds"
+        )
 
 
 def frames_of_sound(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The samples (640,) of each video frame, the last filled up with silence."""
+    """Yields the samples (640,) of each video frame; the last is padded with silence."""
     rest = np.zeros(0, np.float32)
     for block in blocks:
         rest = np.concatenate([rest, block])
-        whole = len(rest) // SAMPLES_PER_VIDEO_FRAME * SAMPLES_PER_VIDEO_FRAME
-        yield from rest[:whole].reshape(-1, SAMPLES_PER_VIDEO_FRAME)
-        rest = rest[whole:]
+        complete = len(rest) // SAMPLES_PER_VIDEO_FRAME
+        end = complete * SAMPLES_PER_VIDEO_FRAME
+        yield from rest[:end].reshape(complete, SAMPLES_PER_VIDEO_FRAME)
+        rest = rest[end:]
     if len(rest):
         yield np.pad(rest, (0, SAMPLES_PER_VIDEO_FRAME - len(rest)))
 
 
 def loudness(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """The root mean square of each video frame's samples (T,)."""
-    levels = (np.sqrt(np.square(samples).mean()) for samples in frames_of_sound(blocks))
-    return np.fromiter(levels, np.float32)
+    """Returns the root mean square of the samples of each video frame (T,)."""
+    levels = []
+    for samples in frames_of_sound(blocks):
+        power = np.square(samples).mean()
+        levels.append(np.sqrt(power))
+    return np.array(levels, np.float32)
+
+
+def _upright(frame: av.VideoFrame, colour: str) -> np.ndarray:
+    image = _grey(frame) if colour == "gray" else frame.to_ndarray(format=colour)
+    quarter_turns = round(frame.rotation / 90)
+    return np.rot90(image, quarter_turns)
 
 
 def _grey(frame: av.VideoFrame) -> np.ndarray:
-    """What frame.to_ndarray(format="gray") gives, in a third of the time for what mouth clips are."""
-    if frame.format.name != "yuv420p" or frame.color_range not in TELEVISION:
+    """Returns frame.to_ndarray(format="gray"), in a third of the time for H.264 mouth clips."""
+    if frame.format.name != "yuv420p" or frame.color_range not in LIMITED_RANGE:
         return frame.to_ndarray(format="gray")
-    return _greys()[_rows(frame)[:, : frame.width]]
+    luma = _luma_plane(frame)[:, : frame.width]
+    return _grey_of_luma()[luma]
 
 
 @cache
-def _greys() -> np.ndarray:
-    """FFmpeg's grey of each luma (256,)."""
+def _grey_of_luma() -> np.ndarray:
+    """Returns the grey value that FFmpeg gives each luma value (256,)."""
     frame = av.VideoFrame(16, 256, "yuv420p")
     for plane in frame.planes:
         plane.update(bytes([128]) * plane.buffer_size)
-    lumas = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], _rows(frame).shape)
-    frame.planes[0].update(lumas.tobytes())
-    return frame.to_ndarray(format="gray")[:, 0].copy()
+    values = np.arange(256, dtype=np.uint8)
+    rows = np.broadcast_to(values[:, None], _luma_plane(frame).shape)
+    frame.planes[0].update(rows.tobytes())
+    grey = frame.to_ndarray(format="gray")  # (256, 16)
+    return grey[:, 0].copy()
 
 
-def _rows(frame: av.VideoFrame) -> np.ndarray:
-    """The luma of a frame, with what pads its rows."""
+def _luma_plane(frame: av.VideoFrame) -> np.ndarray:
+    """Returns the luma of a frame with the padding of its rows, as a view."""
     plane: Any = frame.planes[0]
-    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    values = np.frombuffer(plane, np.uint8)
+    return values.reshape(plane.height, plane.line_size)
 
 
-def _start(container: av.container.InputContainer) -> float:
+def _start(container: InputContainer) -> float:
+    """Returns when the file's clock starts, in seconds."""
     return (container.start_time or 0) / av.time_base
 
 
-def _stream(container: av.container.InputContainer, kind: str):
-    """The first stream of this kind whose codec is known and that is no cover picture."""
-    streams = [s for s in getattr(container.streams, kind) if s.codec_context]
-    return next((s for s in streams if not s.disposition & av.stream.Disposition.attached_pic), None)
+def _seconds_of_file(
+    container: InputContainer, streams: Sequence[av.AudioStream | av.VideoStream | None]
+) -> float:
+    """Returns the file's announced length, or that of its longest stream if it has none."""
+    if container.duration:
+        return max(container.duration / av.time_base, 0.0)
+    lengths = [_seconds_of_stream(stream) for stream in streams if stream]
+    return max(lengths, default=0.0)
+
+
+def _seconds_of_stream(stream: av.AudioStream | av.VideoStream) -> float:
+    """Returns the stream's announced length; 0 if the header has none."""
+    if not stream.duration or not stream.time_base:
+        return 0.0
+    return float(stream.duration * stream.time_base)
+
+
+def _video_stream(container: InputContainer) -> av.VideoStream:
+    stream = _first_usable(container.streams.video)
+    if stream is None:
+        raise InputError(f"{container.name} has no video stream")
+    return stream
+
+
+def _audio_stream(container: InputContainer) -> av.AudioStream:
+    stream = _first_usable(container.streams.audio)
+    if stream is None:
+        raise InputError(f"{container.name} has no audio stream")
+    return stream
+
+
+def _first_usable(streams: Sequence[AnyStream]) -> AnyStream | None:
+    """Returns the first stream whose codec is known and that is not a cover picture."""
+    for stream in streams:
+        if stream.codec_context and not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
 
 
 @contextmanager
-def _open(path: Path | str, kind: str | None = None) -> Iterator[av.container.InputContainer]:
-    """The opened file, which has a stream of this kind; whatever is wrong with it is a ValueError that names it."""
+def _open(path: Path | str) -> Iterator[InputContainer]:
+    """Opens a file for reading; whatever is wrong with it becomes an InputError that names it."""
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            if kind and not _stream(container, kind):
-                raise ValueError(f"{path} has no {kind} stream")
-            if any(s.width * s.height > LARGEST_FRAME for s in container.streams.video if s.codec_context):
-                raise ValueError(f"{path} says that its frames are larger than any video's")
+            _refuse_huge_frames(container)
             yield container
-    except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    except InputError:
+        raise
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # PyAV raises all of them
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {reason}") from error
+
+
+def _refuse_huge_frames(container: InputContainer) -> None:
+    """Refuses a damaged header before memory is allocated for its frames."""
+    for stream in container.streams.video:
+        if stream.codec_context and stream.width * stream.height > LARGEST_FRAME:
+            raise InputError(f"{container.name} says that its frames are larger than any video's")

@@ -1,100 +1,121 @@
-"""Goes on with a run that was cut off: its checkpoints, each written whole, and what it had measured until then.
+"""Resuming: checkpoints that are written whole, the choice of one, and the metrics before it.
 
-A resumed run ends with the weights and metrics of one that was never cut off. For that a checkpoint is written only
-where nothing is under way: after an optimizer step whose metrics are not being logged, or after a validation.
+A resumed run ends with the weights and metrics of one that was never interrupted. For that a
+checkpoint is written only where nothing is half done: after an optimizer step whose metrics are not
+being logged, or after a validation.
 """
 
 import csv
 import io
-import json
 import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from itertools import takewhile
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from omni_avsr.run import refuse_taken, write_text, write_whole
+from omni_avsr.errors import InputError
+from omni_avsr.files import write_atomically, write_text
+from omni_avsr.run import is_trained, read_run, refuse_existing
 from omni_avsr.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # checkpoints to go on from: should the newest be torn, there is another
-OF_THE_PLACE = ("out", "feature_cache", "resume", "workers", "logger", "save_every", "max_unreadable")
+KEPT = 2  # checkpoints to resume from: if the newest is damaged, there is another
+# Settings that may differ when a run is resumed
+FREE = (
+    "out",
+    "feature_cache",
+    "resume",
+    "workers",
+    "logger",
+    "save_every",
+    "max_unreadable",
+)
 
 
-class Whole(TorchCheckpointIO):
-    """Checkpoints that are there whole or not at all; one that cannot be written leaves the others in force."""
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints completely or not at all; one that cannot be written is only logged."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict, path: str | Path, storage_options: object = None
+    ) -> None:
         try:
-            write_whole(Path(path), lambda part: torch.save(checkpoint, part))
-        except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where a disk is full
-            log.error("no checkpoint written, those before stay in force: %s: %s", path, error)
+            write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+        except (OSError, RuntimeError) as error:  # torch.save: RuntimeError if the disk is full
+            log.error("no checkpoint written, the earlier ones remain: %s: %s", path, error)
 
 
-class Keeper(callbacks.Checkpoint):
-    """Writes what a run goes on from: every so many steps, after each validation, and at a signal to stop."""
+class ResumeCheckpoints(callbacks.Checkpoint):
+    """Writes what a run is resumed from: every so many steps, after validations, and on signals."""
 
     def __init__(self, folder: Path, every: int, validates_every: int):
-        self.folder, self.every, self.validates_every = folder, every, validates_every
-        self.saved = 0
-        self.told = self.ends = False  # to write one, and to end the run then
+        self.folder = folder
+        self.every = every  # optimizer steps
+        self.validates_every = validates_every  # batches
+        self.saved = 0  # the step of the last checkpoint
+        self.save_now = False  # a signal asked for a checkpoint
+        self.end_now = False  # and to end the run then
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: object) -> None:
         self.saved = trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, self._tell)  # SLURM's warning, by convention
-            signal.signal(signal.SIGTERM, self._end)  # Lightning's own would end the run without a checkpoint
+            signal.signal(signal.SIGUSR1, self._on_usr1)  # SLURM's warning, by convention
+            # Lightning's own handler would end the run without a checkpoint
+            signal.signal(signal.SIGTERM, self._on_term)
 
-    def _tell(self, *_: Any) -> None:
-        self.told = True
+    def _on_usr1(self, *_: object) -> None:
+        self.save_now = True
 
-    def _end(self, *_: Any) -> None:
-        self.told = self.ends = True
+    def _on_term(self, *_: object) -> None:
+        self.save_now = True
+        self.end_now = True
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        told = trainer.strategy.reduce_boolean_decision(self.told, all=False)
-        due = told or trainer.global_step - self.saved >= self.every
-        under_way = (
-            (batch_idx + 1) % trainer.accumulate_grad_batches
-            or (batch_idx + 1) % self.validates_every == 0
-            or trainer.global_step % trainer.log_every_n_steps == 0
-        )
-        if due and not under_way:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: object, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        asked = trainer.strategy.reduce_boolean_decision(self.save_now, all=False)
+        due = asked or trainer.global_step - self.saved >= self.every
+        batches = batch_idx + 1
+        accumulating = batches % trainer.accumulate_grad_batches != 0
+        validates_next = batches % self.validates_every == 0
+        logging_now = trainer.global_step % trainer.log_every_n_steps == 0
+        if due and not (accumulating or validates_next or logging_now):
             self._save(trainer)
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: object) -> None:
         self._save(trainer)
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if trainer.world_size > 1:  # of all processes, the one that fails first is killed before it can say why
-            log.error("process %d: %s: %s", trainer.global_rank, type(exception).__name__, exception)
+    def on_exception(self, trainer: Trainer, pl_module: object, exception: BaseException) -> None:
+        # The process that fails first is killed before it can say why
+        if trainer.world_size > 1:
+            kind = type(exception).__name__
+            log.error("process %d: %s: %s", trainer.global_rank, kind, exception)
 
-    def _save(self, trainer: Any) -> None:
+    def _save(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.folder / f"resume-{trainer.global_step}.ckpt")
-        self.saved, self.told = trainer.global_step, False
+        self.saved = trainer.global_step
+        self.save_now = False
         if trainer.is_global_zero:
             for old in checkpoints(self.folder)[KEPT:]:
                 old.unlink()
-        if trainer.strategy.reduce_boolean_decision(self.ends, all=False):
+        if trainer.strategy.reduce_boolean_decision(self.end_now, all=False):
             raise SIGTERMException
 
 
 @contextmanager
-def signals() -> Iterator[None]:
-    """Gives the signals back that a run listens to."""
+def restored_signals() -> Iterator[None]:
+    """Restores the handlers of the signals that a run listens to."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
@@ -105,8 +126,12 @@ def signals() -> Iterator[None]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """What a run can go on from, the newest first."""
-    return sorted(folder.glob("resume-*.ckpt"), key=lambda path: -int(path.stem.removeprefix("resume-")))
+    """The checkpoints that a run can be resumed from, the newest first."""
+
+    def step(path: Path) -> int:
+        return int(path.stem.removeprefix("resume-"))
+
+    return sorted(folder.glob("resume-*.ckpt"), key=step, reverse=True)
 
 
 def newest(folder: Path) -> Path | None:
@@ -114,74 +139,100 @@ def newest(folder: Path) -> Path | None:
     for path in checkpoints(folder):
         try:
             torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a torn file makes torch say
-            log.warning("%s cannot be read, the one before it is used: %s", path, str(error).partition("\n")[0])
+        except Exception as error:  # a damaged file can make torch raise anything
+            reason = str(error).partition("\n")[0]
+            log.warning("%s cannot be read, the one before it is used: %s", path, reason)
         else:
             return path
     return None
 
 
 def starting_point(settings: TrainSettings) -> Path | None:
-    """The checkpoint to go on from; refuses a folder that holds a finished run, or one of other settings."""
-    run, given = Path(settings.out), _given(settings)
-    if settings.resume == "never" or not (run / "run.json").is_file():
-        refuse_taken(run)
+    """The checkpoint to resume from, if any; cleans up what an interrupted run has left.
+
+    Refuses a folder that holds a finished run, or one with other settings.
+    """
+    run = settings.out
+    given = _given_checkpoint(settings)
+    if settings.resume == "never" or read_run(run) is None:
+        refuse_existing(run)
         return given
-    refuse_other(run, settings)
-    if finished(run):
-        raise ValueError(f"{run} holds a finished run: choose another --out, or remove it")
-    chosen = newest(run / "checkpoints")
-    torn = takewhile(lambda path: path != chosen, checkpoints(run / "checkpoints"))
-    for useless in [*torn, *run.rglob("*.part")]:
-        useless.unlink()
+    refuse_other_settings(run, settings)
+    if is_trained(run):
+        raise InputError(f"{run} holds a finished run: choose another --out, or remove it")
+    folder = run / "checkpoints"
+    chosen = newest(folder)
+    for checkpoint in checkpoints(folder):
+        if checkpoint == chosen:
+            break
+        checkpoint.unlink()  # newer, but damaged
+    for part in run.rglob("*.part"):
+        part.unlink()
     return chosen or given
 
 
-def _given(settings: TrainSettings) -> Path | None:
-    """The checkpoint that a new run is to begin from."""
+def _given_checkpoint(settings: TrainSettings) -> Path | None:
+    """The checkpoint that a new run starts from."""
     if settings.resume in ("auto", "never"):
         return None
-    if not Path(settings.resume).is_file():
-        raise ValueError(f"--resume {settings.resume}: there is no such checkpoint; nor is it auto or never")
-    return Path(settings.resume)
+    checkpoint = Path(settings.resume)
+    if not checkpoint.is_file():
+        raise InputError(
+            f"--resume {settings.resume}: there is no such checkpoint; nor is it auto or never"
+        )
+    return checkpoint
 
 
-def last(settings: TrainSettings) -> Path | None:
-    """What the first process of a run goes on from, for its others."""
-    return newest(Path(settings.out) / "checkpoints") or _given(settings)
+def starting_point_of_first(settings: TrainSettings) -> Path | None:
+    """What the first process of a run resumes from, for its other processes."""
+    return newest(settings.out / "checkpoints") or _given_checkpoint(settings)
 
 
-def finished(run: Path) -> bool:
-    """Whether the run has its model."""
-    known = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return "trained" in known and (run / "model" / "config.json").is_file()
+def refuse_other_settings(run: Path, settings: TrainSettings) -> None:
+    """Refuses a run with other settings: its results would appear under the wrong name."""
+    record = read_run(run)
+    assert record is not None
+    names = [own.name for own in fields(TrainSettings)]
+    # Options that an older version did not have are at their defaults
+    known = TrainSettings(**{n: v for n, v in record.settings.items() if n in names})
+    different = []
+    for name in names:
+        old, new = getattr(known, name), getattr(settings, name)
+        if name not in FREE and old != new:
+            different.append(f"{name} {_shown(old)}, not {_shown(new)}")
+    if different:
+        raise InputError(f"{run} was trained with {'; '.join(different)}: choose another --out")
 
 
-def refuse_other(run: Path, settings: TrainSettings) -> None:
-    """Refuses a run of other settings: its figures would be shown under the wrong name."""
-    defaults = {field.name: field.default for field in fields(TrainSettings)}  # of what an older version did not know
-    known = {**defaults, **json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]}
-    given = {name: value for name, value in asdict(settings).items() if name not in OF_THE_PLACE}
-    other = [f"{name} {known[name]}, not {value}" for name, value in given.items() if known[name] != value]
-    if other:
-        raise ValueError(f"{run} was trained with {'; '.join(other)}: choose another --out")
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def go_on_with(metrics: loggers.CSVLogger, checkpoint: Path) -> None:
+def keep_metrics(logger: loggers.CSVLogger, checkpoint: Path) -> None:
     """Keeps the rows of metrics.csv before the checkpoint's step, which the logger would delete."""
     step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-    file = Path(metrics.log_dir) / "metrics.csv"
-    kept = file.with_suffix(".kept")  # there if a run was killed right here
-    source = kept if kept.is_file() else file
-    rows = list(csv.DictReader(source.open(newline="", encoding="utf-8"))) if source.is_file() else []
-    rows = [row for row in rows if (row["step"] or "").isdecimal() and int(row["step"]) < step]  # a torn one is none
+    file = Path(logger.log_dir) / "metrics.csv"
+    kept = file.with_suffix(".kept")  # exists if a run was killed in this function
+    rows = []
+    for row in _read_csv(kept if kept.is_file() else file):
+        number = row["step"] or ""
+        half_written = not number.isdecimal()
+        if not half_written and int(number) < step:
+            rows.append(row)
     if rows:
         text = io.StringIO(newline="")
-        lines = csv.DictWriter(text, list(rows[0]))
-        lines.writeheader()
-        lines.writerows(rows)
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
         write_text(kept, text.getvalue())
-    writer = metrics.experiment  # deletes the file
+    experiment = logger.experiment  # deletes the file
     if rows:
-        writer.metrics_keys = list(rows[0])
+        experiment.metrics_keys = list(rows[0])
         os.replace(kept, file)
+
+
+def _read_csv(file: Path) -> list[dict[str, str]]:
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))

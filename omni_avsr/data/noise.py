@@ -1,0 +1,124 @@
+"""Babble, white noise and recorded sounds, mixed in at an exact signal-to-noise ratio.
+
+The same code mixes noise in training and in evaluation. The noise of an evaluated clip depends only
+on its id, the kind of noise, the ratio and the seed.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from omni_avsr.data.manifest import AUDIO_SUFFIXES, Clip, media_files
+from omni_avsr.data.seed import generator
+from omni_avsr.errors import InputError
+from omni_avsr.media import streams
+from omni_avsr.tasks import SAMPLE_RATE, Condition
+
+log = logging.getLogger(__name__)
+
+BABBLE_VOICES = 30
+BABBLE_CLIPS = 300  # whose voices make the babble
+NOISE_SECONDS = 60  # length of a noise track
+PLACES = 20  # tried in noise that is silent in places
+SILENCE = 1e-12  # power below which nothing is heard
+
+Track = np.ndarray | Path  # a waveform (S,), or a file of one
+
+
+def mix(speech: np.ndarray, noise: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
+    """Speech with a piece of the noise at exactly this ratio in dB over the whole clip.
+
+    The piece starts at a random place; where the noise is silent, another place is drawn.
+    """
+    for _ in range(PLACES):
+        start = rng.integers(len(noise))
+        piece = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
+        noise_power = np.mean(np.square(piece, dtype=np.float64))
+        if noise_power > SILENCE:
+            break
+    speech_power = np.mean(np.square(speech, dtype=np.float64))
+    ratio = speech_power / max(noise_power, SILENCE)
+    gain = np.sqrt(ratio / 10 ** (snr / 10))
+    return (speech + gain * piece).astype(np.float32)
+
+
+def babble(speech: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """A minute of 30 voices at once; each is a chain of the given waveforms."""
+    samples = NOISE_SECONDS * SAMPLE_RATE
+    track = np.zeros(samples, np.float32)
+    for _ in range(BABBLE_VOICES):
+        chain: list[np.ndarray] = []
+        while sum(map(len, chain)) < 2 * samples:
+            chain.append(speech[int(rng.integers(len(speech)))])
+        start = int(rng.integers(samples))
+        voice = np.concatenate(chain)[start : start + samples]
+        track += voice / np.sqrt(np.mean(voice**2) + SILENCE)
+    return track
+
+
+def babble_of(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
+    """Babble of the voices of some of the clips; clips that cannot be read are left out."""
+    speech = []
+    for index in rng.permutation(len(clips))[:BABBLE_CLIPS]:
+        try:
+            speech.append(streams.read_audio(clips[index].sound))
+        except InputError as error:
+            log.warning("not used for babble: %s", error)
+    if not speech:
+        raise InputError(f"none of {len(clips)} clips could be read to make babble of")
+    return babble(speech, rng)
+
+
+def white(rng: np.random.Generator) -> np.ndarray:
+    """A minute of white noise."""
+    return rng.standard_normal(NOISE_SECONDS * SAMPLE_RATE, np.float32)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise tracks, of which one is mixed into each clip; an augmentation like training's."""
+
+    condition: Condition
+    tracks: Sequence[Track]
+
+    @property
+    def kind(self) -> str:
+        """The kind as it seeds the noise: a folder counts as the same wherever it is."""
+        kind = str(self.condition.noise)
+        return "folder" if Path(kind).is_dir() else kind
+
+    def __call__(
+        self, audio: np.ndarray | None, video: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        if audio is None:
+            return audio, video
+        place = int(rng.integers(len(self.tracks))) if len(self.tracks) > 1 else 0
+        track = self.tracks[place]
+        noise = streams.read_audio(track) if isinstance(track, Path) else track
+        assert self.condition.snr is not None
+        return mix(audio, noise, self.condition.snr, rng), video
+
+
+def make_noise(condition: Condition, clips: Sequence[Clip], seed: int) -> Noise | None:
+    """The noise of a condition; None if it is clean.
+
+    It is babble of the clips' own voices, white, or the sounds of a folder such as MUSAN's noise.
+    """
+    if condition.snr is None:
+        return None
+    kind = str(condition.noise)
+    rng = generator(seed, kind)
+    if kind == "white":
+        return Noise(condition, [white(rng)])
+    if kind == "babble":
+        return Noise(condition, [babble_of(clips, rng)])
+    if not Path(kind).is_dir():
+        raise InputError(f"unknown noise {kind!r}; available: babble, white, or a folder of sounds")
+    files = media_files(Path(kind))
+    sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
+    if not sounds:
+        raise InputError(f"{kind} holds no sounds to mix in")
+    return Noise(condition, sounds)

@@ -1,0 +1,60 @@
+"""What was said in a clip and what was understood, with its errors."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from omni_avsr.files import as_lines, write_text
+from omni_avsr.tasks import CLEAN, Condition, Route, Row
+from omni_avsr.text import Errors, normalise, word_errors
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One clip decoded; both texts stand as they came and are normalised to be scored."""
+
+    id: str
+    reference: str
+    hypothesis: str
+    route: Route
+    condition: Condition = CLEAN
+    confidence: float | None = None  # geometric mean of the tokens' probabilities, 0..1
+    normaliser: str = "lower"
+
+    @property
+    def scored(self) -> tuple[str, str]:
+        """The reference and the hypothesis as they are scored."""
+        reference = normalise(self.reference, self.normaliser)
+        return reference, normalise(self.hypothesis, self.normaliser)
+
+    @cached_property
+    def errors(self) -> Errors:
+        return word_errors(*self.scored)
+
+    def as_row(self) -> Row:
+        """Its line of a hypothesis file."""
+        return {
+            "id": self.id,
+            "reference": self.reference,
+            "hypothesis": self.hypothesis,
+            **self.route.as_row(),
+            **self.condition.as_row(),
+            "confidence": self.confidence,
+            "errors": self.errors.errors,
+            "words": self.errors.words,
+        }
+
+
+def worst(hypotheses: Iterable[Hypothesis], count: int = 5) -> list[Hypothesis]:
+    """The hypotheses with the highest WER, of those that have errors.
+
+    More errors, and then the id, break ties.
+    """
+    wrong = [hypothesis for hypothesis in hypotheses if hypothesis.errors.errors]
+    return sorted(wrong, key=lambda h: (-h.errors.wer, -h.errors.errors, h.id))[:count]
+
+
+def write_hypotheses(path: Path, hypotheses: Iterable[Hypothesis]) -> None:
+    """Writes one JSON object per line."""
+    write_text(path, as_lines(hypothesis.as_row() for hypothesis in hypotheses))
