@@ -1,8 +1,9 @@
-"""All benchmarks of this machine's CPU, one after another; their tables go into docs/performance.md.
+"""All benchmarks of this machine's CPU, one after another.
 
 python -m benchmarks --write docs/performance.md
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,32 +11,43 @@ import typer
 
 from benchmarks import cost, data, decode, matryoshka, step, yardstick
 
-BEGIN, END = "<!-- written by make bench -->\n", "<!-- end -->\n"
+BEGIN = "<!-- written by make bench -->\n"
+END = "<!-- end -->\n"
 
 
 def main(
-    write: Annotated[Path | None, typer.Option(help="Write the tables here, between the two marks.")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the tables to this page, between its two marks.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads, where one number is used.")] = 2,
 ) -> None:
     """Prints each table when it is there; half an hour on two cores."""
     sheets = []
-    for sheet in (
-        lambda: step.sheet("32000,128000", "1,2"),
-        lambda: decode.sheet("32000", "asr,vsr,avsr", 1),
-        lambda: decode.sheet("128000", "avsr", 1),
-        lambda: matryoshka.sheet(threads),
-        lambda: data.sheet(threads),
-    ):
-        sheets.append(sheet())
-        yardstick.show(sheets[-1])
+    for sheet in _sheets(threads):
+        yardstick.show(sheet)
+        sheets.append(sheet)
     points = cost.points(threads)
-    sheets.append(cost.sheet(points, threads))
-    yardstick.show(sheets[-1])
+    growing = cost.sheet(points, threads)
+    yardstick.show(growing)
     if write:
-        before, _, rest = write.read_text(encoding="utf-8").partition(BEGIN)
-        tables = "\n\n".join(sheet.markdown() for sheet in sheets)
-        write.write_text(f"{before}{BEGIN}\n{tables}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        _write(write, [*sheets, growing])
         cost.draw(points, write.with_suffix(".png"))
+
+
+def _sheets(threads: int) -> Iterator[yardstick.Sheet]:
+    yield step.sheet("32000,128000", "1,2")
+    yield decode.sheet("32000", "asr,vsr,avsr", 1)
+    yield decode.sheet("128000", "avsr", 1)
+    yield matryoshka.sheet(threads)
+    yield data.sheet(threads)
+
+
+def _write(page: Path, sheets: Sequence[yardstick.Sheet]) -> None:
+    """Replaces what is between the page's two marks."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    tables = "\n\n".join(sheet.markdown() for sheet in sheets)
+    page.write_text(f"{before}{BEGIN}\n{tables}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,39 @@
-"""Decoding eight clips with a beam of 15, ours against the published way with the same modules: clips a second.
+"""Decoding eight clips with a beam of 15, ours against the published way: clips per second.
 
     python -m benchmarks.decode
 
-The published way takes one clip at a time, Whisper on 30 s, the prefix run once per beam, its logits at every position.
-Weights are random, so that every clip takes all of its 32 new tokens.
+The published way takes one clip at a time, runs Whisper on 30 s, runs the prefix once per beam, and
+computes the logits of its every position. Both ways have the same modules. Weights are random, so
+every clip takes all of its 32 new tokens.
 """
 
 import json
 from itertools import product
 from typing import Annotated
 
-import torch
 import typer
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks import yardstick
-from omni_avsr.model import beams as search
+from omni_avsr.model import OmniAVSRProcessor, beams
+from omni_avsr.model.batch import Batch
+from omni_avsr.tasks import Task
 
 MODULE = "benchmarks.decode"
-BEAMS, NEW_TOKENS = 15, 32
+BEAMS = 15
+NEW_TOKENS = 32
+COLUMNS = (
+    "vocabulary",
+    "task",
+    "published: CPU s",
+    "ours: CPU s",
+    "times faster",
+    "merged: CPU s",
+    "greedy: clips/s",
+    "published: MiB",
+    "ours: MiB",
+)
 
 
 def main(
@@ -29,70 +44,93 @@ def main(
 ) -> None:
     """Prints a row for each vocabulary and task."""
     if one:
-        print(json.dumps(measure(int(vocabularies), tasks, one)))
+        print(json.dumps(measure(int(vocabularies), Task(tasks), one)))
     else:
         yardstick.show(sheet(vocabularies, tasks, threads))
 
 
 def sheet(vocabularies: str, tasks: str, threads: int) -> yardstick.Sheet:
-    """What was measured."""
+    """The table of all ways."""
     rows = []
     for vocabulary, task in product(vocabularies.split(","), tasks.split(",")):
         arguments = (MODULE, "--vocabularies", vocabulary, "--tasks", task, "--one")
-        old, new, greedy, merged = (
-            yardstick.apart(*arguments, way, threads=threads) for way in ("published", "ours", "greedy", "merged")
+        published = yardstick.apart(*arguments, "published", threads=threads)
+        ours = yardstick.apart(*arguments, "ours", threads=threads)
+        greedy = yardstick.apart(*arguments, "greedy", threads=threads)
+        merged = yardstick.apart(*arguments, "merged", threads=threads)
+        row = (
+            vocabulary,
+            task,
+            f"{published['cpu']:.1f}",
+            f"{ours['cpu']:.1f}",
+            f"{published['wall'] / ours['wall']:.1f}",
+            f"{merged['cpu']:.1f}",
+            f"{len(yardstick.SECONDS) / greedy['wall']:.1f}",
+            f"{published['mib']:.0f}",
+            f"{ours['mib']:.0f}",
         )
-        times = f"{old['cpu']:.1f}", f"{new['cpu']:.1f}", f"{old['wall'] / new['wall']:.1f}", f"{merged['cpu']:.1f}"
-        rest = f"{len(yardstick.SECONDS) / greedy['wall']:.1f}", f"{old['mib']:.0f}", f"{new['mib']:.0f}"
-        rows.append((vocabulary, task, *times, *rest))
-    columns = (
-        "vocabulary", "task", "published: CPU s", "ours: CPU s", "times faster", "merged: CPU s", "greedy: clips/s",
-        "published: MiB", "ours: MiB",
-    )  # fmt: skip
-    return yardstick.Sheet(f"Decoding, {yardstick.machine(threads)}", columns, rows)
+        rows.append(row)
+    return yardstick.Sheet(f"Decoding, {yardstick.machine(threads)}", COLUMNS, rows)
 
 
-def measure(vocabulary: int, task: str, way: str) -> dict[str, float]:
-    """Seconds for the eight clips, media to ids, and the process's peak memory."""
-    model, processor = yardstick.model_and_processor(vocabulary, way == "published")
+def measure(vocabulary: int, task: Task, way: str) -> dict[str, float]:
+    """Seconds for the eight clips, from media to ids, and the process's peak memory."""
+    published = way == "published"
+    model, processor = yardstick.model_and_processor(vocabulary, published)
     clips = yardstick.clips()
-    del clips["text"]
-    batches = [{name: clips[name] for name in model.config.modalities(task)}]
-    if way == "published":
-        search.SharedSteps.fits = lambda _: False
-        search.Steps = PublishedSteps  # type: ignore[misc]
-        batches = [
-            {m: [clip] for m, clip in zip(batches[0], pair, strict=True)}
-            for pair in zip(*batches[0].values(), strict=True)
-        ]
+    groups = [clips]
+    if published:
+        decode_as_published()
+        groups = one_by_one(clips)
     if way == "merged":
-        model = model.merge(task)
-    beams = 1 if way == "greedy" else BEAMS
+        model = model.merge(model.config.choose(task))
+    width = 1 if way == "greedy" else BEAMS
 
     def decode() -> None:
-        for batch in batches:
-            model.generate(**processor(**batch, task=task), num_beams=beams, max_new_tokens=NEW_TOKENS)
+        for group in groups:
+            batch = batch_of(processor, group, task)
+            model.generate(batch, num_beams=width, max_new_tokens=NEW_TOKENS)
 
-    if way != "published":  # whose first time is as long as any other
+    if not published:  # the first published run takes as long as any other
         decode()
-    wall, cpu = yardstick.timed(decode)
-    return {"wall": wall, "cpu": cpu, "mib": yardstick.peak_mib()}
+    spent = yardstick.timed(decode)
+    return {"wall": spent.wall, "cpu": spent.cpu, "mib": yardstick.peak_mib()}
 
 
-class PublishedSteps(search.Steps):
-    """The prefix of one clip once per beam, its logits at every position, and a cache that is copied at each step."""
+def batch_of(processor: OmniAVSRProcessor, clips: yardstick.Clips, task: Task) -> Batch:
+    """The clips as a task decodes them."""
+    audio = clips.audio if task.hears else None
+    video = clips.video if task.sees else None
+    return processor(audio, video, task=task)
 
-    def __init__(self, llm: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor):
+
+def one_by_one(clips: yardstick.Clips) -> list[yardstick.Clips]:
+    """Each clip on its own."""
+    groups = []
+    for audio, video, text in zip(clips.audio, clips.video, clips.texts, strict=True):
+        groups.append(yardstick.Clips([audio], [video], [text]))
+    return groups
+
+
+def decode_as_published() -> None:
+    """Makes the beam search do the work of the published one."""
+    beams.SharedSteps.supports = staticmethod(lambda llm: False)  # type: ignore[method-assign]
+    beams.Steps = PublishedSteps  # type: ignore[misc]
+
+
+class PublishedSteps(beams.Steps):
+    """Runs the prefix once per beam, computes all logits, and copies the cache in each step."""
+
+    def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
         super().__init__(llm, embeds.repeat(BEAMS, 1, 1), mask.repeat(BEAMS, 1))
-        self.beams = 1
+        self.clips = 1  # with a row per beam from the start
 
-    def best(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self.head(self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True).last_hidden_state)
-        return logits.float()[None, : self.beams, -1].log_softmax(-1).topk(count)
-
-    def advance(self, clips: torch.Tensor, origins: torch.Tensor, tokens: torch.Tensor) -> None:
-        super().advance(clips, origins, tokens)
-        self.beams = BEAMS
+    def best(self, count: int) -> tuple[Tensor, Tensor]:
+        decoded = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True)
+        logits = self.head(decoded.last_hidden_state).float()  # (BEAMS, L, vocabulary)
+        last = logits[: self.width, -1]  # (k, vocabulary)
+        best, ids = last.log_softmax(-1).topk(count)
+        return best[None], ids[None]
 
 
 if __name__ == "__main__":

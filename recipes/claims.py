@@ -1,17 +1,18 @@
-"""The claims of Omni-AVSR and Llama-MTSK in miniature: trained and measured on the toy corpus, with a verdict each.
+"""The claims of Omni-AVSR and Llama-MTSK in miniature: models on the toy corpus, with verdicts.
 
-    python -m recipes.claims --seeds 1,2,3 --write docs/claims.md
+    python recipes/claims.py --seeds 1,2,3 --write docs/claims.md
 
-Twenty-one models for each seed: about an hour on two cores.
+Trains twenty-one models per seed, which takes about an hour on two cores. They are kept in --out,
+so an interrupted recipe is resumed.
 
-A comparison is decided by a bootstrap that draws seeds, and then clips, the same for both models: "holds" if the 95 %
-interval of the difference lies where the claim has it, "does not hold" if it lies elsewhere, else "undecided". What is
-trained is kept in --out: the recipe goes on where it stopped.
+A comparison is decided by a bootstrap over seeds and clips, the same for both models: it "holds" if
+the 95 % interval of the difference lies where the claim has it, "does not hold" if it lies
+elsewhere, and is "undecided" otherwise.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,46 +20,64 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from omni_avsr.measure import compare as comparing
-from omni_avsr.measure.cost import inspect
-from omni_avsr.measure.results import Condition, Setting, tokens_per_second
-from omni_avsr.measure.scaling import of_a_step, power_law
-from omni_avsr.run import write_text
-from omni_avsr.tasks import Task
+from omni_avsr.cli.recipe import Out, Steps
+from omni_avsr.cli.terminal import Bars
+from omni_avsr.files import cache_root, write_text
+from omni_avsr.measure.compare import read_scores
+from omni_avsr.measure.cost import ModelFacts, inspect, training_step
+from omni_avsr.measure.results import is_measured, read_results
+from omni_avsr.measure.scaling import power_law
+from omni_avsr.measure.study import measure_once, of_run, train_once
+from omni_avsr.measure.verdicts import Claim, SeedScores, alike, better, no_worse, wer
+from omni_avsr.run import read_run, silence_libraries
+from omni_avsr.settings import EvaluateSettings, TrainSettings
+from omni_avsr.tasks import CLEAN, Condition, Route, Task
 
-from . import common
-from .verdicts import Claim, Clips, alike, better, no_worse, wer
+ASR = [Route(Task.ASR, 4), Route(Task.ASR, 16)]
+VSR = [Route(Task.VSR, None, 2), Route(Task.VSR, None, 5)]
+AVSR = [Route(Task.AVSR, *rates) for rates in product((4, 16), (2, 5))]
+ROUTES = [*ASR, *VSR, *AVSR]
+FINEST = (ASR[0], VSR[0], AVSR[0])
+COARSEST = (ASR[-1], VSR[-1], AVSR[-1])
+BABBLE = Condition(0.0, "babble")
 
-AUDIO, VIDEO = (4, 16), (2, 5)
-CELLS = [
-    *(Setting(Task.ASR, a, None) for a in AUDIO),
-    *(Setting(Task.VSR, None, v) for v in VIDEO),
-    *(Setting(Task.AVSR, a, v) for a in AUDIO for v in VIDEO),
-]
-CLEAN, ZERO = Condition(), Condition(0.0, "babble")
-ST = {"method": "omni-avsr-st"}
-MODELS: dict[str, dict[str, Any]] = {
-    "omni-avsr-st": ST,
-    "omni-avsr-s": {"method": "omni-avsr-s"},
-    "omni-avsr-t": {"method": "omni-avsr-t"},
-    "shared+task+scale": {**ST, "adapters": "shared,task,scale"},
-    "all scales": {**ST, "rates_in_a_step": "all"},
-    "tiny-s": {**ST, "llm": "tiny-s"},
-    "tiny-l": {**ST, "llm": "tiny-l"},
-    "one projector": {**ST, "projectors": "one", "audio_rates": "4,6,8,10,12,14,16", "video_rates": "2,3,4,5"},
-    **{name: {"method": f"llama-{name}"} for name in ("mtsk-ms", "mtsk-ss", "mtsk-mss")},
-    **{
-        f"single {cell}": {
-            "method": "llama-avsr",
-            "tasks": str(cell.task),
-            "audio_rates": str(cell.audio_rate or 4),
-            "video_rates": str(cell.video_rate or 2),
-        }
-        for cell in CELLS
-    },
-    "vsr (10)": {"method": "llama-avsr", "tasks": "vsr", "video_rates": "10"},
-    "vsr (10), decorrelated": {"method": "llama-avsr", "tasks": "vsr", "video_rates": "10", "sink_loss_weight": 1.0},
+TOY = TrainSettings(feature_cache=cache_root() / "features")  # otherwise the defaults
+MODELS = {
+    "omni-avsr-st": TOY,
+    "omni-avsr-s": replace(TOY, method="omni-avsr-s"),
+    "omni-avsr-t": replace(TOY, method="omni-avsr-t"),
+    "shared+task+scale": replace(TOY, adapters=("shared", "task", "scale")),
+    "all scales": replace(TOY, rates_in_a_step="all"),
+    "tiny-s": replace(TOY, llm="tiny-s"),
+    "tiny-l": replace(TOY, llm="tiny-l"),
+    "one projector": replace(
+        TOY,
+        projectors="one",
+        audio_rates=(4, 6, 8, 10, 12, 14, 16),
+        video_rates=(2, 3, 4, 5),
+    ),
+    "mtsk-ms": replace(TOY, method="llama-mtsk-ms"),
+    "mtsk-ss": replace(TOY, method="llama-mtsk-ss"),
+    "mtsk-mss": replace(TOY, method="llama-mtsk-mss"),
 }
+for route in ROUTES:
+    MODELS[f"single {route}"] = replace(
+        TOY,
+        method="llama-avsr",
+        tasks=(route.task,),
+        audio_rates=(route.audio_rate or 4,),
+        video_rates=(route.video_rate or 2,),
+    )
+MODELS["vsr (10)"] = replace(TOY, method="llama-avsr", tasks=(Task.VSR,), video_rates=(10,))
+MODELS["vsr (10), decorrelated"] = replace(MODELS["vsr (10)"], sink_loss_weight=1.0)
+
+HEAD = f"""# The papers' claims, on the toy corpus
+
+Written by `python recipes/claims.py --write docs/claims.md`, section by section (`--claims`). WER
+in percent on {TOY.toy_clips // 8} clips of unseen sentences and speakers; differences in points
+with their 95 % interval, by a bootstrap over seeds and clips. "No worse" and "alike" allow one
+point or a quarter of the errors, whichever is more.
+"""
 
 
 @dataclass
@@ -69,101 +88,139 @@ class Lab:
     steps: int | None
     seeds: Sequence[int]
 
-    def clips(
-        self, name: str, cell: Setting, condition: Condition = CLEAN, grid: dict[str, str] | None = None
-    ) -> Clips:
-        """Errors and words of every clip, of each seed of a model, at one task, its rates and one noise."""
-        return {seed: comparing.read(self.measured(name, seed, **grid or {}))[condition, cell] for seed in self.seeds}
+    def scores(
+        self, name: str, route: Route, condition: Condition = CLEAN, **grid: Any
+    ) -> SeedScores:
+        """The scores of a model's seeds on a route; `grid` are options of EvaluateSettings."""
+        scores = {}
+        for seed in self.seeds:
+            cells = read_scores(self.measured(name, seed, **grid))
+            scores[seed] = cells[condition, route]
+        return scores
 
     def measured(self, name: str, seed: int, **grid: Any) -> Path:
-        """The folder of an evaluation."""
-        run = self.out / name.replace(" ", "_") / str(seed)
-        folder = run / "-".join(["evaluation", *map(str, grid.values())])
-        if not (folder / "report.html").is_file():
-            Console().print(f"[dim]{name}, seed {seed}, {' '.join(map(str, grid.values()))}[/dim]")
-            training = common.settings(True, Path(), run, self.steps, seed, **MODELS[name])
-            common.train_and_measure(training, folder, **grid)
-        return folder
+        """The folder of the finished evaluation of a model."""
+        values = [",".join(map(str, value)) for value in grid.values()]
+        training = self.training(name, seed)
+        folder = "-".join(["evaluation", *values])
+        measuring = of_run(training, EvaluateSettings(**grid), folder)
+        if not is_measured(measuring.out):
+            Console().print(f"[dim]{name}, seed {seed}, {' '.join(values)}[/dim]")
+            silence_libraries()
+            train_once(training, Bars())
+            measure_once(measuring, f"{training.method}, seed {seed}", Bars())
+        return measuring.out
 
-    def facts(self, name: str) -> dict[str, Any]:
-        """What `omni-avsr info` says of the first seed's model."""
+    def training(self, name: str, seed: int) -> TrainSettings:
+        """The settings that a model is trained with."""
+        settings = MODELS[name]
+        steps = self.steps or settings.max_steps
+        out = self.out / name.replace(" ", "_") / str(seed)
+        return replace(settings, out=out, max_steps=steps, seed=seed)
+
+    def facts(self, name: str) -> ModelFacts:
+        """What `omni-avsr info` says of the model of the first seed."""
         self.measured(name, self.seeds[0])
-        return inspect(str(self.out / name.replace(" ", "_") / str(self.seeds[0])))
+        return inspect(str(self.training(name, self.seeds[0]).out))
 
     def seconds(self, name: str) -> float:
-        """What the training of the first seed took."""
+        """How long the training of the first seed took."""
         self.measured(name, self.seeds[0])
-        run = self.out / name.replace(" ", "_") / str(self.seeds[0]) / "run.json"
-        return json.loads(run.read_text(encoding="utf-8"))["trained"]["seconds"]
+        record = read_run(self.training(name, self.seeds[0]).out)
+        assert record is not None
+        assert record.trained is not None
+        return record.trained["seconds"]
 
 
 def one_model(lab: Lab) -> Claim:
-    claim = Claim("One model serves all tasks and rates: no cell is much worse than a model of its own.")
-    for cell in CELLS:
-        single = lab.clips(f"single {cell}", cell)
+    claim = Claim(
+        "One model serves all tasks and rates: no cell is much worse than a model of its own."
+    )
+    for route in ROUTES:
+        single = lab.scores(f"single {route}", route)
         for name in ("omni-avsr-s", "omni-avsr-t", "omni-avsr-st"):
-            no_worse(claim, f"{cell}, single against {name}", single, lab.clips(name, cell))
+            no_worse(claim, f"{route}, single against {name}", single, lab.scores(name, route))
     return claim
 
 
 def matryoshka(lab: Lab) -> Claim:
-    claim = Claim("Matryoshka matches models of each rate; a model of one rate collapses at others.")
-    for cell in CELLS[4:]:
-        single = lab.clips(f"single {cell}", cell)
-        no_worse(claim, f"{cell}, single against llama-mtsk-ms", single, lab.clips("mtsk-ms", cell))
-    for fine, coarse in ((CELLS[0], CELLS[1]), (CELLS[2], CELLS[3]), (CELLS[4], CELLS[7])):
-        rates = {"audio_rates": coarse.audio_rate, "video_rates": coarse.video_rate}
-        pooled = lab.clips(f"single {fine}", coarse, grid={k: str(rate) for k, rate in rates.items() if rate})
-        matched = lab.clips(f"single {coarse}", coarse)
-        better(claim, f"{coarse}, trained at {fine} alone against its own, 20 points better", pooled, matched, 20)
+    claim = Claim(
+        "Matryoshka matches models of each rate; a model of one rate collapses at others."
+    )
+    for route in AVSR:
+        single = lab.scores(f"single {route}", route)
+        mtsk = lab.scores("mtsk-ms", route)
+        no_worse(claim, f"{route}, single against llama-mtsk-ms", single, mtsk)
+    for fine, coarse in zip(FINEST, COARSEST, strict=True):
+        other_rates: dict[str, Any] = {}
+        if coarse.audio_rate:
+            other_rates["audio_rates"] = (coarse.audio_rate,)
+        if coarse.video_rate:
+            other_rates["video_rates"] = (coarse.video_rate,)
+        pooled = lab.scores(f"single {fine}", coarse, **other_rates)
+        matched = lab.scores(f"single {coarse}", coarse)
+        name = f"{coarse}, trained only at {fine} against its own, 20 points better"
+        better(claim, name, pooled, matched, by=20)
     return claim
 
 
 def sampling(lab: Lab) -> Claim:
-    claim = Claim("Sampling one rate per modality and step matches all rates, at a fraction of the cost.")
-    for cell in CELLS:
-        every, sampled = lab.clips("all scales", cell), lab.clips("omni-avsr-st", cell)
-        no_worse(claim, f"{cell}, all against sampled", every, sampled)
-    costs = lab.facts("omni-avsr-st")["costs"]
-    flops, kept = (
-        [of_a_step(costs, rates, what) for rates in ("all", "sampled")]
-        for what in ("training_gflops", "kept_megabytes")
+    claim = Claim(
+        "Sampling one rate per modality and step matches all rates, at a fraction of the cost."
     )
-    times = [lab.seconds(name) for name in ("all scales", "omni-avsr-st")]
+    for route in ROUTES:
+        every = lab.scores("all scales", route)
+        sampled = lab.scores("omni-avsr-st", route)
+        no_worse(claim, f"{route}, all against sampled", every, sampled)
+    gflops, megabytes = {}, {}
+    for cost in lab.facts("omni-avsr-st").costs:
+        gflops[cost.route] = cost.training_gflops_per_second
+        megabytes[cost.route] = cost.kept_megabytes_per_second
+    flops_of_all = training_step(gflops, "all")
+    flops = training_step(gflops, "sampled")
+    kept_of_all = training_step(megabytes, "all")
+    kept = training_step(megabytes, "sampled")
+    seconds_of_all = lab.seconds("all scales")
+    seconds = lab.seconds("omni-avsr-st")
     claim.lines += [
-        "passes in a step: 8 against 3; the papers count 12: ASR for every video rate too, VSR for every audio rate",
-        f"GFLOPs of the LLM a second of speech, there and back: {flops[0]:.2f} against {flops[1]:.2f}, "
-        f"{flops[1] / flops[0]:.2f} of it",
-        f"MB kept for the way back, likewise: {kept[0]:.1f} against {kept[1]:.1f}, {kept[1] / kept[0]:.2f} of it",
-        f"training of seed {lab.seeds[0]}: {times[0]:.0f} s against {times[1]:.0f} s, {times[1] / times[0]:.2f} of it",
+        "passes in a step: 8 against 3; the papers count 12: ASR for every video rate too, "
+        "VSR for every audio rate",
+        "GFLOPs of the LLM per second of speech, forward and backward: "
+        f"{flops_of_all:.2f} against {flops:.2f}, {flops / flops_of_all:.2f} of it",
+        "MB kept for the backward pass, per second of speech: "
+        f"{kept_of_all:.1f} against {kept:.1f}, {kept / kept_of_all:.2f} of it",
+        f"training of seed {lab.seeds[0]}: {seconds_of_all:.0f} s against {seconds:.0f} s, "
+        f"{seconds / seconds_of_all:.2f} of it",
     ]
     return claim
 
 
 def strategies(lab: Lab) -> Claim:
     claim = Claim("The LoRA strategies are alike, at the finest and the coarsest rates.")
-    for cell in (CELLS[4], CELLS[-1]):
-        base = lab.clips("omni-avsr-st", cell)
+    for route in (AVSR[0], AVSR[-1]):
+        base = lab.scores("omni-avsr-st", route)
         for name in ("omni-avsr-s", "omni-avsr-t", "shared+task+scale"):
-            alike(claim, f"{cell}, omni-avsr-st against {name}", base, lab.clips(name, cell))
-        base = lab.clips("mtsk-mss", cell)
+            alike(claim, f"{route}, omni-avsr-st against {name}", base, lab.scores(name, route))
+        base = lab.scores("mtsk-mss", route)
         for name in ("mtsk-ms", "mtsk-ss"):
-            alike(claim, f"{cell}, llama-mtsk-mss against {name}", base, lab.clips(name, cell))
+            other = lab.scores(name, route)
+            alike(claim, f"{route}, llama-mtsk-mss against {name}", base, other)
     return claim
 
 
 def noise(lab: Lab) -> Claim:
     claim = Claim("AVSR withstands babble at 0 dB that ASR does not, at each rate.")
-    for cell in CELLS[4:]:
-        hears = Setting(Task.ASR, cell.audio_rate, None)
-        (heard, both), (quiet, lips) = (
-            [lab.clips("omni-avsr-st", c, condition, {"snr": "clean,0"}) for c in (hears, cell)]
-            for condition in (ZERO, CLEAN)
-        )
-        better(claim, f"ASR ({cell.audio_rate}) against {cell} at 0 dB", heard, both)
+    ratios = ("clean", "0")
+    for route in AVSR:
+        asr = Route(Task.ASR, route.audio_rate)
+        asr_clean = lab.scores("omni-avsr-st", asr, CLEAN, snr=ratios)
+        asr_noisy = lab.scores("omni-avsr-st", asr, BABBLE, snr=ratios)
+        avsr_clean = lab.scores("omni-avsr-st", route, CLEAN, snr=ratios)
+        avsr_noisy = lab.scores("omni-avsr-st", route, BABBLE, snr=ratios)
+        better(claim, f"{asr} against {route} at 0 dB", asr_noisy, avsr_noisy)
         claim.lines.append(
-            f"from clean to 0 dB: ASR ({cell.audio_rate}) {wer(quiet):.1f} to {wer(heard):.1f}, "
-            f"{cell} {wer(lips):.1f} to {wer(both):.1f}"
+            f"from clean to 0 dB: {asr} {wer(asr_clean):.1f} to {wer(asr_noisy):.1f}, "
+            f"{route} {wer(avsr_clean):.1f} to {wer(avsr_noisy):.1f}"
         )
     return claim
 
@@ -171,90 +228,118 @@ def noise(lab: Lab) -> Claim:
 def llm_size(lab: Lab) -> Claim:
     claim = Claim("Larger LLMs are better, at the finest rates.")
     models = {"tiny-s": "tiny-s", "tiny-m": "omni-avsr-st", "tiny-l": "tiny-l"}
-    sizes = {llm: lab.facts(name)["parameters"]["LLM"] for llm, name in models.items()}
-    for cell in (CELLS[0], CELLS[2], CELLS[4]):
-        clips = {llm: lab.clips(name, cell) for llm, name in models.items()}
+    sizes = [lab.facts(name).parameters["LLM"] for name in models.values()]
+    for route in FINEST:
+        scores = {llm: lab.scores(name, route) for llm, name in models.items()}
         for small, large in (("tiny-s", "tiny-m"), ("tiny-m", "tiny-l")):
-            better(claim, f"{cell}, {small} against {large}", clips[small], clips[large])
-        law = power_law([(sizes[llm], wer(clips[llm])) for llm in models])
-        claim.lines.append(f"{cell}: doubling the LLM leaves {law['per_doubling']:.2f} of the word errors")
+            better(claim, f"{route}, {small} against {large}", scores[small], scores[large])
+        law = power_law(sizes, list(map(wer, scores.values())))
+        remaining = f"{law.per_doubling:.2f} of the word errors"
+        claim.lines.append(f"{route}: doubling the LLM leaves {remaining}")
     return claim
 
 
 def elastic(lab: Lab) -> Claim:
     claim = Claim("Coarser rates save tokens, FLOPs and time, at no great loss of WER in AVSR.")
-    costs = {Setting(Task(c["task"]), c["audio_rate"], c["video_rate"]): c for c in lab.facts("omni-avsr-st")["costs"]}
-    rows = json.loads((lab.measured("omni-avsr-st", lab.seeds[0]) / "results.json").read_text(encoding="utf-8"))["rows"]
-    spent = {Setting(Task(r["task"]), r["audio_rate"], r["video_rate"]): r["decode_seconds"] for r in rows}
-    for cell in CELLS:
+    costs = {cost.route: cost for cost in lab.facts("omni-avsr-st").costs}
+    results = read_results(lab.measured("omni-avsr-st", lab.seeds[0]))
+    spent = {result.route: result.decode_seconds for result in results}
+    scores = {route: lab.scores("omni-avsr-st", route) for route in ROUTES}
+    for route in ROUTES:
         claim.lines.append(
-            f"{cell}: {tokens_per_second(*cell):.1f} tokens, {costs[cell]['llm_gflops_per_second']:.3f} LLM GFLOPs a "
-            f"second of speech, {spent[cell]:.1f} s to decode, {wer(lab.clips('omni-avsr-st', cell)):.1f} %"
+            f"{route}: {route.tokens_per_second:.1f} tokens, "
+            f"{costs[route].llm_gflops_per_second:.3f} LLM GFLOPs per second of speech, "
+            f"{spent[route]:.1f} s to decode, {wer(scores[route]):.1f} %"
         )
-    finest = lab.clips("omni-avsr-st", CELLS[4])
-    for cell in CELLS[5:]:
-        no_worse(claim, f"{CELLS[4]} against {cell}", finest, lab.clips("omni-avsr-st", cell))
+    finest, *coarser = AVSR
+    for route in coarser:
+        no_worse(claim, f"{finest} against {route}", scores[finest], scores[route])
     return claim
 
 
 def beyond(lab: Lab) -> Claim:
     claim = Claim(
-        "Beyond the papers: one projector serves rates that were never trained; decorrelation helps at high rates."
+        "Beyond the papers: one projector serves rates that were never trained; "
+        "decorrelation helps at high rates."
     )
-    for near, between in ((4, 5), (8, 9), (12, 13)):
-        cells = [Setting(Task.ASR, rate, None) for rate in (near, between)]
-        grid = {"tasks": "asr", "audio_rates": f"{near},{between}"}
-        trained, untrained = (lab.clips("one projector", cell, grid=grid) for cell in cells)
-        no_worse(claim, f"{cells[0]}, trained, against {cells[1]}, not", trained, untrained)
-    cell = Setting(Task.VSR, None, 10)
-    without, decorrelated = (lab.clips(name, cell) for name in ("vsr (10)", "vsr (10), decorrelated"))
-    better(claim, f"{cell}, without against with the decorrelation loss", without, decorrelated)
+    for trained_rate, other_rate in ((4, 5), (8, 9), (12, 13)):
+        near = Route(Task.ASR, trained_rate)
+        between = Route(Task.ASR, other_rate)
+        grid: dict[str, Any] = {"tasks": (Task.ASR,), "audio_rates": (trained_rate, other_rate)}
+        trained = lab.scores("one projector", near, **grid)
+        untrained = lab.scores("one projector", between, **grid)
+        no_worse(claim, f"{near}, trained, against {between}, not", trained, untrained)
+    route = Route(Task.VSR, None, 10)
+    without = lab.scores("vsr (10)", route)
+    decorrelated = lab.scores("vsr (10), decorrelated", route)
+    name = f"{route}, without against with the decorrelation loss"
+    better(claim, name, without, decorrelated)
     return claim
 
 
 CLAIMS: list[Callable[[Lab], Claim]] = [
-    one_model, matryoshka, sampling, strategies, noise, llm_size, elastic, beyond
-]  # fmt: skip
+    one_model,
+    matryoshka,
+    sampling,
+    strategies,
+    noise,
+    llm_size,
+    elastic,
+    beyond,
+]
 
 
 def main(
-    out: common.Out = Path("runs/claims"),
-    steps: common.Steps = None,
+    out: Out = Path("runs/claims"),
+    steps: Steps = None,
     seeds: Annotated[str, typer.Option(help="Seeds, such as 1,2,3.")] = "1,2,3",
     claims: Annotated[str, typer.Option(help="Which claims, by number.")] = "1,2,3,4,5,6,7,8",
     write: Annotated[
-        Path | None, typer.Option(help="Write the verdicts here, as Markdown, in place of those of the same claims.")
+        Path | None,
+        typer.Option(help="Write the verdicts to this Markdown file; other claims stay in it."),
     ] = None,
-    toy: Annotated[bool, typer.Option(help="On the toy corpus, the only one that an evening is enough for.")] = True,
+    toy: Annotated[
+        bool, typer.Option(help="Use the toy corpus, the only one that takes just an evening.")
+    ] = True,
 ) -> None:
     """Trains what is needed, and prints a verdict per claim."""
     if not toy:
-        raise typer.BadParameter("the claims are for the toy corpus; for LRS3 there is a recipe per table")
-    lab, found = Lab(out, steps, [int(seed) for seed in seeds.split(",")]), []
+        raise typer.BadParameter(
+            "the claims are tested on the toy corpus; for LRS3 there is a recipe per table"
+        )
+    lab = Lab(out, steps, [int(seed) for seed in seeds.split(",")])
+    found = {}
     for number in map(int, claims.split(",")):
         claim = CLAIMS[number - 1](lab)
-        found.append((number, claim))
+        found[number] = claim
         Console().print(f"[bold]{number}. {escape(claim.text)}[/bold] {claim.verdict}")
         for line in claim.lines:
             Console().print(f"   {line}", highlight=False)
     if write:
-        known = write.read_text(encoding="utf-8") if write.is_file() else ""
-        sections = {int(text.partition(".")[0]): text for text in known.split("\n## ")[1:]}
-        sections |= {number: section(number, claim, lab) for number, claim in found}
-        write_text(write, "\n## ".join([HEAD, *(sections[number] for number in sorted(sections))]))
+        write_page(write, found, lab)
 
 
-HEAD = f"""# The papers' claims, on the toy corpus
+def write_page(file: Path, found: dict[int, Claim], lab: Lab) -> None:
+    """Writes the verdicts as Markdown; sections of claims that were not judged stay."""
+    sections = _known_sections(file)
+    for number, claim in found.items():
+        sections[number] = _section(number, claim, lab)
+    ordered = [sections[number] for number in sorted(sections)]
+    write_text(file, "\n## ".join([HEAD, *ordered]))
 
-Written by `python -m recipes.claims --write docs/claims.md`, section by section (`--claims`). WER in percent on
-{common.TOY.toy_clips // 8} clips of unseen sentences and speakers; differences in points with their 95 % interval, by
-a bootstrap over seeds and clips. "No worse" and "alike" allow one point or a quarter of the errors, whichever is more.
-"""
+
+def _known_sections(file: Path) -> dict[int, str]:
+    """The sections of the page, by the number of their claim."""
+    if not file.is_file():
+        return {}
+    _, *sections = file.read_text(encoding="utf-8").split("\n## ")
+    return {int(text.partition(".")[0]): text for text in sections}
 
 
-def section(number: int, claim: Claim, lab: Lab) -> str:
+def _section(number: int, claim: Claim, lab: Lab) -> str:
     """A claim's verdicts as Markdown."""
-    seeds, steps = ", ".join(map(str, lab.seeds)), lab.steps or common.TOY.max_steps
+    seeds = ", ".join(map(str, lab.seeds))
+    steps = lab.steps or TOY.max_steps
     lines = "".join(f"- {line}\n" for line in claim.lines)
     verdict = f"Of the comparisons, {claim.verdict}. Seeds {seeds}, {steps} steps."
     return f"{number}. {claim.text}\n\n{verdict}\n\n{lines}"

@@ -1,4 +1,4 @@
-"""What this machine has of what omni-avsr needs: each line is good, or says its remedy."""
+"""Checks that this machine has what omni-avsr needs. A finding is good, or says what to do."""
 
 import platform
 import shutil
@@ -11,82 +11,95 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from omni_avsr.run import cache_root
-from omni_avsr.tasks import VERSION
+from omni_avsr.errors import InputError
+from omni_avsr.files import cache_root
+from omni_avsr.tasks import MOUTH_SIZE, SAMPLE_RATE, VERSION, VIDEO_FPS, Task
 
-GIGABYTE = 1_000_000_000
-ENOUGH_DISK = 5 * GIGABYTE  # a toy corpus with its features, and some runs
+GIGABYTE = 1_000_000_000  # bytes
+ENOUGH_DISK = 5 * GIGABYTE  # for a toy corpus with its features, and some runs
 CODECS = {"h264", "libx264", "aac", "pcm_s16le"}
+REINSTALL = "pip install --force-reinstall omni-avsr; if that does not help, report this"
+SELF_TEST_SECONDS = 2  # of noise that the shipped model transcribes
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what was found, and what to do about it."""
+    """One line: what was checked, what was found, and what to do about it."""
 
     name: str
     found: str
-    remedy: str = ""
-    fails: bool = False  # nothing works without it
+    remedy: str = ""  # empty if all is well
+    fails: bool = False  # whether omni-avsr cannot work at all
 
 
 def examine() -> Iterator[Finding]:
-    """Every finding, as it is made."""
-    for look in (packages, accelerator, ffmpeg, detector, toy, disk, self_test):
+    """Yields the finding of every check as soon as it is made."""
+    for check in (packages, accelerator, ffmpeg, detector, toy, disk, self_test):
         try:
-            yield look()
-        except Exception as error:  # whatever it is, it is what a doctor is asked about
-            remedy = "pip install --force-reinstall omni-avsr; if that does not help, report this"
-            yield Finding(look.__name__.replace("_", " "), f"{type(error).__name__}: {error}", remedy, fails=True)
+            yield check()
+        except Exception as error:  # any fault of the machine is what the doctor is asked about
+            name = check.__name__.replace("_", " ")
+            yield Finding(name, f"{type(error).__name__}: {error}", REINSTALL, fails=True)
 
 
 def packages() -> Finding:
-    """Whether what is installed is what omni-avsr asks for."""
-    wanted = [Requirement(line) for line in requires("omni-avsr") or []]
-    own = [need for need in wanted if not need.marker or need.marker.evaluate({"extra": ""})]
-    have = {need.name: _version(need.name) for need in own}
-    wrong = [need for need in own if not have[need.name] or not need.specifier.contains(have[need.name], True)]
-    found = ", ".join(f"{name} {number or 'missing'}" for name, number in have.items())
-    remedy = "pip install " + " ".join(f"'{need.name}{need.specifier}'" for need in wrong) if wrong else ""
-    return Finding("packages", f"Python {platform.python_version()}, omni-avsr {VERSION}, {found}", remedy, bool(wrong))
+    """Whether the required packages are installed in the required versions."""
+    found = [f"Python {platform.python_version()}", f"omni-avsr {VERSION}"]
+    wrong = []
+    for line in requires("omni-avsr") or []:
+        needed = Requirement(line)
+        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+            continue  # needed by an extra only
+        installed = _installed_version(needed.name)
+        found.append(f"{needed.name} {installed or 'missing'}")
+        if not installed or not needed.specifier.contains(installed, prereleases=True):
+            wrong.append(f"'{needed.name}{needed.specifier}'")
+    remedy = f"pip install {' '.join(wrong)}" if wrong else ""
+    return Finding("packages", ", ".join(found), remedy, fails=bool(wrong))
 
 
-def _version(name: str) -> str:
+def _installed_version(package: str) -> str | None:
     try:
-        return version(name)
+        return version(package)
     except PackageNotFoundError:
-        return ""
+        return None
 
 
 def accelerator() -> Finding:
-    """What computes."""
+    """Which GPUs there are, and whether they compute in bf16."""
     import torch
 
     if not torch.cuda.is_available():
-        return Finding("GPU", f"none; {torch.get_num_threads()} threads of the CPU are enough for the toy world")
-    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        threads = torch.get_num_threads()
+        return Finding("GPU", f"none; {threads} threads of the CPU are enough for the toy world")
+    count = torch.cuda.device_count()
+    names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return Finding("GPU", f"{names}, bf16")
     return Finding("GPU", f"{names}, without bf16", "train with --precision 32-true")
 
 
 def ffmpeg() -> Finding:
-    """Whether PyAV can read and write what is needed."""
+    """Whether PyAV reads and writes the formats that are needed."""
     import av
 
-    missing = sorted(CODECS - av.codecs_available)
     number = ".".join(map(str, av.library_versions["libavcodec"]))
-    remedy = f"it lacks {', '.join(missing)}: pip install --force-reinstall av" if missing else ""
-    return Finding("FFmpeg", f"PyAV {av.__version__}, libavcodec {number}", remedy, fails=bool(missing))
+    found = f"PyAV {av.__version__}, libavcodec {number}"
+    missing = sorted(CODECS - av.codecs_available)
+    if not missing:
+        return Finding("FFmpeg", found)
+    remedy = f"it lacks {', '.join(missing)}: pip install --force-reinstall av"
+    return Finding("FFmpeg", found, remedy, fails=True)
 
 
 def detector() -> Finding:
-    """Whether raw video can be prepared."""
-    from omni_avsr.media.mouth import find_model, yunet
+    """Whether the face detector, which raw video needs, is installed."""
+    from omni_avsr.media.faces import find_model, yunet
 
     try:
         file = find_model(download=False)
-    except ValueError as error:
-        return Finding("face detector", "not here, and needed for raw video alone", str(error))
+    except InputError as error:
+        return Finding("face detector", "not installed; only raw video needs it", str(error))
     yunet(file)
     return Finding("face detector", str(file))
 
@@ -94,7 +107,8 @@ def detector() -> Finding:
 def toy() -> Finding:
     """Whether the toy corpus can be made."""
     if find_spec("espeakng_loader") is None:
-        return Finding("toy corpus", "its voices are missing", "pip install 'omni-avsr[toy]'")
+        remedy = "pip install 'omni-avsr[toy]'"
+        return Finding("toy corpus", "its voices are not installed", remedy)
     from omni_avsr.toy import generate_shards
 
     clip = next(iter(generate_shards("grid", "test", 1, 0)))
@@ -102,29 +116,35 @@ def toy() -> Finding:
 
 
 def disk() -> Finding:
-    """Whether there is room for corpora and runs."""
-    places = {"cache": cache_root(), "here": Path.cwd()}
-    free = {name: shutil.disk_usage(_existing(path)).free for name, path in places.items()}
-    found = ", ".join(f"{free[name] / GIGABYTE:.0f} GB at {path} ({name})" for name, path in places.items())
-    short = min(free.values()) < ENOUGH_DISK
-    return Finding("disk", found, "free some, or set OMNI_AVSR_CACHE to another disk" if short else "")
+    """Whether there is enough space for corpora and runs."""
+    found = []
+    is_short = False
+    for name, path in (("cache", cache_root()), ("here", Path.cwd())):
+        free = shutil.disk_usage(_existing(path)).free  # bytes
+        found.append(f"{free / GIGABYTE:.0f} GB at {path} ({name})")
+        is_short = is_short or free < ENOUGH_DISK
+    remedy = "free some space, or set OMNI_AVSR_CACHE to a folder on another disk"
+    return Finding("disk", ", ".join(found), remedy if is_short else "")
 
 
 def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
     return path if path.exists() else _existing(path.parent)
 
 
 def self_test() -> Finding:
-    """Whether the shipped model transcribes noise without a fault."""
+    """Whether the shipped model transcribes noise without an error."""
     import torch
 
-    from omni_avsr.decode.decode import load
-    from omni_avsr.tasks import MOUTH_SIZE, SAMPLE_RATE, VIDEO_FPS
+    from omni_avsr.decode.decode import load_decoder
 
     started = time.perf_counter()
-    model, processor, _ = load("tiny")
+    decoder = load_decoder("tiny")
     torch.manual_seed(0)
-    sound, mouth = torch.randn(2 * SAMPLE_RATE), torch.randint(0, 256, (2 * VIDEO_FPS, MOUTH_SIZE, MOUTH_SIZE))
-    batch = processor([sound], [mouth.to(torch.uint8)], task="avsr").to(model.device)
-    ids = model.generate(**batch, max_new_tokens=8)
-    return Finding("self-test", f"{ids.shape[1]} tokens of two seconds in {time.perf_counter() - started:.1f} s")
+    sound = torch.randn(SELF_TEST_SECONDS * SAMPLE_RATE)
+    frames = (SELF_TEST_SECONDS * VIDEO_FPS, MOUTH_SIZE, MOUTH_SIZE)
+    mouth = torch.randint(0, 256, frames, dtype=torch.uint8)
+    batch = decoder.processor([sound], [mouth], task=Task.AVSR).to(decoder.device)
+    tokens = decoder.model.generate(batch, max_new_tokens=8)
+    seconds = time.perf_counter() - started
+    return Finding("self-test", f"{tokens.shape[1]} tokens of two seconds in {seconds:.1f} s")

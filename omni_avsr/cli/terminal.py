@@ -1,30 +1,40 @@
-"""What commands print: sentences, tables and progress bars."""
+"""What commands print: sentences, progress bars, tables and alignments."""
 
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
-from omni_avsr.tasks import VIDEO_FPS
+from omni_avsr.tasks import Task
+
+if TYPE_CHECKING:  # these modules take long to import, and --help answers at once
+    from omni_avsr.cli.doctor import Finding
+    from omni_avsr.measure.compare import Difference
+    from omni_avsr.measure.cost import ModelFacts, RouteCost
+    from omni_avsr.measure.results import Result
+    from omni_avsr.text import AlignedWord
+
+TABLE_ONE = "Word errors in percent, in the layout of Omni-AVSR's Table I"
+HEADS = ("REF: ", "HYP: ", "     ")  # of the lines of an alignment
 
 
 def complain(text: str) -> None:
-    """An error, on the error stream."""
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False)
+    """Prints an error to the error stream."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False)
 
 
 def say(text: str) -> None:
-    """A line of rich's markup."""
+    """Prints a line of rich's markup."""
     Console(soft_wrap=True).print(text, highlight=False)
 
 
 class Bars:
-    """A progress bar for each thing that is reported, one after another."""
+    """A progress callback that shows one bar at a time, for each thing that is done."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -41,117 +51,151 @@ class Bars:
             self.bar = None
 
 
-def show_renamed(renamed: list[tuple[str, str | None]], out: Path) -> None:
-    """Prints what was renamed, a line for keys that differ only in numbers."""
-    rows = Counter((re.sub(r"\b\d+\b", "N", old), re.sub(r"\b\d+\b", "N", new or "")) for old, new in renamed)
-    for (old, new), count in rows.items():
-        now = "as before" if new == old else escape(new) or "not needed"
-        say(f"{escape(old)} [dim]->[/dim] {now} [dim]({count})[/dim]")
-    say(f"{sum(new is not None for _, new in renamed)} tensors written to {escape(str(out))}")
-
-
-def show_finding(finding) -> None:
-    """A line of the doctor's."""
-    mark = (
-        "[green]good[/green]"
-        if not finding.remedy
-        else "[red]fails[/red]"
-        if finding.fails
-        else "[yellow]lacks[/yellow]"
+def show_result(result: "Result") -> None:
+    """Prints the word errors of one route, and how fast it was decoded."""
+    say(
+        f"[bold]{result.route}: WER {result.percent:.1f} %[/bold] "
+        f"of {result.words} words ({result.substitutions} substituted, {result.deletions} deleted, "
+        f"{result.insertions} inserted), CER {100 * result.cer:.1f} %, {result.clips} clips, "
+        f"{result.speed:.0f} times as fast as speech; checkpoint {escape(result.checkpoint)}"
     )
+
+
+def table_one(results: Iterable["Result"], title: str | None = TABLE_ONE) -> Table:
+    """The WER in percent: a column per route, a row per condition, as in Omni-AVSR's Table I."""
+    from omni_avsr.measure.results import grid, percent
+
+    cells = grid(results)
+    table = Table(title=title, box=None, padding=(0, 1), header_style="bold")
+    table.add_column("WER %", no_wrap=True)
+    rows = {condition: [escape(str(condition))] for condition in cells.conditions}
+    task: Task | None = None
+    for route in cells.routes:
+        name = ""
+        if route.task is not task:
+            name = route.task.upper()
+            table.add_column("│\n│", style="dim", header_style="dim")
+            for row in rows.values():
+                row.append("│")
+        task = route.task
+        table.add_column(f"{name}\n{route.rates}", justify="right")
+        for condition, row in rows.items():
+            row.append(percent(cells.percent(condition, route)))
+    for row in rows.values():
+        table.add_row(*row)
+    return table
+
+
+def alignment(reference: str, hypothesis: str, width: int = 80) -> str:
+    """The reference over the hypothesis, word under word, with a line that marks the errors.
+
+    Text that is wider than the terminal is continued in a further block.
+    """
+    from omni_avsr.text import aligned_words
+
+    words = aligned_words(reference, hypothesis)
+    blocks = _split_to_fit(words, width - len(HEADS[0]))
+    return "\n".join(map(_as_lines, blocks))
+
+
+def _as_lines(words: Sequence["AlignedWord"]) -> str:
+    """The lines REF and HYP, and the marks under them if there are any."""
+    lines = list(HEADS)
+    for word in words:
+        for number, text in enumerate(word):
+            lines[number] += text.ljust(_width(word)) + " "
+    stripped = [line.rstrip() for line in lines]
+    return "\n".join(line for line in stripped if line)
+
+
+def _split_to_fit(words: Sequence["AlignedWord"], width: int) -> Iterator[list["AlignedWord"]]:
+    """The words in blocks that fit the width, with at least one word each."""
+    block: list[AlignedWord] = []
+    used = 0  # characters, with a space between two words
+    for word in words:
+        used += _width(word) + (1 if block else 0)
+        if block and used > width:
+            yield block
+            block = []
+            used = _width(word)
+        block.append(word)
+    yield block
+
+
+def _width(word: "AlignedWord") -> int:
+    return max(len(word.reference), len(word.hypothesis))
+
+
+def show_finding(finding: "Finding") -> None:
+    """Prints a finding of the doctor, and what to do about it."""
+    mark = "[green]good[/green]"
+    if finding.fails:
+        mark = "[red]fails[/red]"
+    elif finding.remedy:
+        mark = "[yellow]lacks[/yellow]"
     say(f"{mark} {finding.name}: {escape(finding.found)}")
     if finding.remedy:
         say(f"      [bold]{escape(finding.remedy)}[/bold]")
 
 
-def show_findings(findings) -> None:
-    from omni_avsr.data.check import histogram
-
-    clips, words = findings.manifest.clips, findings.words
-    seconds = [clip.frames / VIDEO_FPS for clip in clips]
-    table = Table(title=escape(str(findings.manifest.file)), title_justify="left", show_header=False)
-    rows = {
-        "format": findings.manifest.format,
-        "clips": f"{len(clips):,}",
-        "hours": f"{findings.hours:.2f}",
-        "words": f"{sum(words):,}",
-        "clips without text": f"{words.count(0):,}",
-        "clips read": f"{findings.read:,}",
-        "frames a second": _counts(findings.fps),
-        "pixels": _counts({f"{h} x {w}": n for (h, w), n in findings.sizes.items()}),
-        "sample rate": _counts(findings.sample_rates),
-        "other number of frames than the file says": f"{findings.wrong_frames:,}",
-        "problems": f"{len(findings.problems):,}",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console().print(table)
-    for name, lengths in (("seconds", seconds), ("words", words)):
-        bars = Table("from", "to", "clips", "", title=f"Lengths in {name}", title_justify="left")
-        bins = histogram(lengths)
-        for low, high, count in bins:
-            bars.add_row(f"{low:.1f}", f"{high:.1f}", f"{count:,}", "█" * round(30 * count / max(n for *_, n in bins)))
-        Console().print(bars)
-
-
-def _counts(counter) -> str:
-    return ", ".join(f"{value} ({count:,})" for value, count in counter.items()) or "none"
-
-
-def show_quality(records) -> None:
-    table = Table("", "worst", "median", "best", title="Quality of the crops", title_justify="left")
-    lines = {
-        "detected": ("frames with the face", False),
-        "jitter": ("jitter in pixels", True),
-        "off_centre": ("largest distance of mouth and middle, in pixels", True),
-        "eyes_apart": ("distance of the eyes in the video, in pixels", False),
-    }
-    for key, (name, low_is_good) in lines.items():
-        values = sorted((record.quality[key] for record in records), reverse=low_is_good)
-        if values:
-            table.add_row(name, *(f"{values[i]:g}" for i in (0, len(values) // 2, -1)))
+def show_differences(differences: Iterable["Difference"], first: Path, second: Path) -> None:
+    """Prints the word error rates of two evaluations and their differences, in percent."""
+    names = (escape(str(first)), escape(str(second)))
+    table = Table("", "clips", *names, "difference", "95 % interval", "")
+    for difference in differences:
+        change = difference.second - difference.first
+        table.add_row(
+            escape(f"{difference.route}, {difference.condition}"),
+            str(difference.clips),
+            f"{100 * difference.first:.1f}",
+            f"{100 * difference.second:.1f}",
+            f"{100 * change:+.1f}",
+            f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}",
+            _verdict(difference),
+        )
     Console().print(table)
 
 
-def show_differences(differences: Sequence, first: Path, second: Path) -> None:
-    """Prints the word error rates of two evaluations and their differences."""
-    table = Table("", "clips", escape(str(first)), escape(str(second)), "difference", "95 % interval", "")
-    for d in differences:
-        cells = (f"{100 * d.first:.1f}", f"{100 * d.second:.1f}", f"{100 * (d.second - d.first):+.1f}")
-        interval = f"{100 * d.low:+.1f} to {100 * d.high:+.1f}"
-        verdict = ("[green]better[/green]" if d.high < 0 else "[red]worse[/red]") if d.real else "[dim]not sure[/dim]"
-        table.add_row(escape(f"{d.setting}, {d.condition}"), str(d.clips), *cells, interval, verdict)
-    Console().print(table)
+def _verdict(difference: "Difference") -> str:
+    if not difference.real:
+        return "[dim]not sure[/dim]"
+    return "[green]better[/green]" if difference.high < 0 else "[red]worse[/red]"
 
 
-def show_info(facts: dict) -> None:
+def show_info(facts: "ModelFacts") -> None:
     """Prints what a model is made of and what it costs."""
-    say(f"[bold]{escape(facts['checkpoint'])}[/bold]: {', '.join(facts['tasks'])}")
-    for kind, name in facts["towers"].items():
+    say(f"[bold]{escape(facts.checkpoint)}[/bold]: {', '.join(facts.tasks)}")
+    for kind, name in facts.towers.items():
         say(f"{kind}: {escape(str(name))}")
-    say(f"adapters: {', '.join(facts['adapters']) or 'none'}")
+    say(f"adapters: {', '.join(facts.adapters) or 'none'}")
     parts = Table("part", "parameters")
-    for part, count in facts["parameters"].items():
+    for part, count in facts.parameters.items():
         parts.add_row(part, f"{count:,}")
     Console().print(parts)
-    costs = Table("", "active parameters", "LLM tokens", "encoder GFLOPs", "LLM GFLOPs", title="A second of speech")
-    for row in facts["costs"]:
-        rates = ",".join(str(row[f"{name}_rate"]) for name in ("audio", "video") if row[f"{name}_rate"])
-        figures = [
-            f"{row['active_parameters']:,}",
-            f"{row['llm_tokens_per_second']:.1f}",
-            f"{row['encoder_gflops_per_second']:.3g}",
-            f"{row['llm_gflops_per_second']:.3g}",
-        ]
-        costs.add_row(f"{row['task'].upper()} ({rates})", *figures)
-    Console().print(costs)
-    for name, value in facts["trained"].items():
+    _show_costs(facts.costs)
+    for name, value in facts.trained.items():
         say(f"{name}: {escape(str(value))}")
 
 
-def show_sizes(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Prints a scaling study, a column a size: the heads are long."""
-    table = Table(heads[0], *(line[0] for line in lines))
-    for row, head in enumerate(heads[1:], 1):
-        table.add_row(head, *(line[row] for line in lines))
+def _show_costs(costs: Iterable["RouteCost"]) -> None:
+    table = Table(title="A second of speech")
+    for head in ("", "active parameters", "LLM tokens", "encoder GFLOPs", "LLM GFLOPs"):
+        table.add_column(head)
+    for cost in costs:
+        table.add_row(
+            str(cost.route),
+            f"{cost.active_parameters:,}",
+            f"{cost.route.tokens_per_second:.1f}",
+            f"{cost.encoder_gflops_per_second:.3g}",
+            f"{cost.llm_gflops_per_second:.3g}",
+        )
+    Console().print(table)
+
+
+def show_sizes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a scaling study with a column per size, as its heads are long."""
+    names, *figures = zip(heads, *rows, strict=True)
+    table = Table(*names)
+    for figure in figures:
+        table.add_row(*figure)
     Console().print(table)

@@ -1,63 +1,96 @@
 """The words and rules of the two text worlds.
 
-{name} stands for any entry of that rule; a rule is a list of entries, or a string if they are single words.
+A rule is a list of entries, or a string of words if every entry is one word. {name} in an entry
+stands for any entry of the rule of that name.
 """
 
-GRID: dict[str, str | list[str]] = {  # the commands of the GRID corpus: 64,000 sentences of six words
+Rules = dict[str, str | list[str]]
+
+GRID: Rules = {  # the commands of the GRID corpus: 64,000 sentences of six words
     "verb": "bin lay place set",
     "colour": "blue green red white",
     "preposition": "at by in with",
-    "letter": "a b c d e f g h i j k l m n o p q r s t u v x y z",  # no w: the only letter of three syllables
+    # Not w, which is the only letter of three syllables.
+    "letter": "a b c d e f g h i j k l m n o p q r s t u v x y z",
     "digit": "zero one two three four five six seven eight nine",
     "adverb": "again now please soon",
     "sentence": ["{verb} {colour} {preposition} {letter} {digit} {adverb}"],
 }
 
-OPEN: dict[str, str | list[str]] = {
-    "who": "mother father sister brother teacher doctor nurse farmer driver baker captain soldier student lawyer "
-    "singer writer painter neighbour friend cousin uncle aunt boy girl woman man child king queen guest "
-    "waiter manager engineer pilot sailor judge coach boss guard hunter grandmother dentist",
+OPEN: Rules = {  # everyday sentences of over 500 words
+    "who": """
+        mother father sister brother teacher doctor nurse farmer driver baker captain
+        soldier student lawyer singer writer painter neighbour friend cousin uncle aunt boy
+        girl woman man child king queen guest waiter manager engineer pilot sailor judge
+        coach boss guard hunter grandmother dentist
+    """,
     "name": "tom anna peter mary paul emma jack sarah david laura",
     "pronoun": "he she they we i you",
-    "animal": "dog cat horse cow sheep bird duck rabbit mouse fox bear lion tiger monkey elephant goat pig chicken "
-    "snake frog wolf deer donkey",
-    "food": "bread cheese butter milk soup rice fruit cake meat salad honey sugar coffee tea juice water chocolate jam",
+    "animal": """
+        dog cat horse cow sheep bird duck rabbit mouse fox bear lion tiger monkey elephant
+        goat pig chicken snake frog wolf deer donkey
+    """,
+    "food": """
+        bread cheese butter milk soup rice fruit cake meat salad honey sugar coffee tea
+        juice water chocolate jam
+    """,
     "snack": "apple orange egg potato tomato banana onion carrot lemon sandwich biscuit",
-    "thing": "book letter key phone bag box hat coat shirt ring watch clock lamp chair table bed cup plate bottle "
-    "knife spoon fork pen pencil picture camera radio computer ticket map umbrella basket blanket candle "
-    "ball bell brush mirror drum guitar piano flag gift glass hammer ladder newspaper pillow rope "
-    "suitcase towel toy wallet magazine",
+    "thing": """
+        book letter key phone bag box hat coat shirt ring watch clock lamp chair table bed
+        cup plate bottle knife spoon fork pen pencil picture camera radio computer ticket
+        map umbrella basket blanket candle ball bell brush mirror drum guitar piano flag
+        gift glass hammer ladder newspaper pillow rope suitcase towel toy wallet magazine
+    """,
     "vehicle": "car bus train boat plane bicycle truck taxi ship tractor van",
-    "place": "garden kitchen house school church station market shop office hospital library museum park river "
-    "lake forest bridge village city town beach island mountain hill field farm castle hotel airport "
-    "harbour theatre restaurant garage cellar bank factory valley tower",
+    "place": """
+        garden kitchen house school church station market shop office hospital library
+        museum park river lake forest bridge village city town beach island mountain hill
+        field farm castle hotel airport harbour theatre restaurant garage cellar bank
+        factory valley tower
+    """,
     "opening": "door window gate drawer cupboard",
     "body": "hand arm leg head knee shoulder finger foot",
     "colour": "red blue green white black yellow brown grey pink purple",
-    "look": "old new small big heavy broken clean dirty empty cheap expensive beautiful strange round square long "
-    "short soft wooden golden shiny modern",
-    "mood": "young happy sad tired angry clever kind brave famous lazy friendly hungry thirsty nervous polite "
-    "proud quiet rich poor busy careful honest lonely tall strong",
+    "look": """
+        old new small big heavy broken clean dirty empty cheap expensive beautiful strange
+        round square long short soft wooden golden shiny modern
+    """,
+    "mood": """
+        young happy sad tired angry clever kind brave famous lazy friendly hungry thirsty
+        nervous polite proud quiet rich poor busy careful honest lonely tall strong
+    """,
     "taste": "sweet fresh warm cold hot good bad",
     "sky": "rain snow wind storm fog sun",
     "weather": "wet dry dark bright windy cloudy sunny",
     "manner": "slowly quickly quietly carefully suddenly finally gently loudly happily",
     "often": "always never often usually sometimes really",
     "day": "monday tuesday wednesday thursday friday saturday sunday",
-    "month": "january february march april may june july august september october november december",
+    "month": """
+        january february march april may june july august september october november
+        december
+    """,
     "season": "spring summer autumn winter",
     "part": "morning evening afternoon",
     "number": "two three four five six seven eight nine ten eleven twelve twenty thirty fifty",
-    "many": "books dogs cars friends flowers letters stones trees coins pages people children houses horses stars "
-    "boats eggs apples windows questions",
+    "many": """
+        books dogs cars friends flowers letters stones trees coins pages people children
+        houses horses stars boats eggs apples windows questions
+    """,
     "span": "days weeks months years hours minutes",
-    "did": "found lost bought sold took carried painted dropped broke cleaned covered fixed forgot hid kept "
-    "moved pushed pulled saw stole threw touched used wanted washed liked",
-    "do": "find buy sell take carry paint drop break clean cover fix hide keep move push pull touch use wash "
-    "bring borrow",
+    "did": """
+        found lost bought sold took carried painted dropped broke cleaned covered fixed
+        forgot hid kept moved pushed pulled saw stole threw touched used wanted washed liked
+    """,
+    "do": """
+        find buy sell take carry paint drop break clean cover fix hide keep move push pull
+        touch use wash bring borrow
+    """,
     "went": "walked ran drove travelled came returned",
     "go": "walk run drive travel come return go",
-    "rested": "slept laughed cried waited danced sang smiled worked played sat stood stopped disappeared",
+    "rested": """
+        slept laughed cried waited danced sang smiled worked played sat stood stopped
+        disappeared
+    """,
     "rest": "sleep laugh cry wait dance sing smile work play sit stay swim listen",
     "eat": "eat taste cook order share",
     "ate": "ate cooked ordered shared finished",
@@ -68,9 +101,26 @@ OPEN: dict[str, str | list[str]] = {
     "whose": "my your his her our their the",
     "which": "this that every",
     "can": "can could should would must will",
-    "person": ["{whose} {who}", "the {mood} {who}", "{name}", "{whose} {mood} {who}", "{which} {who}"],
-    "object": ["{whose} {thing}", "a {look} {thing}", "the {colour} {thing}", "that {look} {thing}", "the {vehicle}"],
-    "site": ["the {place}", "a {look} {place}", "our {place}", "the old {place}"],
+    "person": [
+        "{whose} {who}",
+        "the {mood} {who}",
+        "{name}",
+        "{whose} {mood} {who}",
+        "{which} {who}",
+    ],
+    "object": [
+        "{whose} {thing}",
+        "a {look} {thing}",
+        "the {colour} {thing}",
+        "that {look} {thing}",
+        "the {vehicle}",
+    ],
+    "site": [
+        "the {place}",
+        "a {look} {place}",
+        "our {place}",
+        "the old {place}",
+    ],
     "when": [
         "today",
         "yesterday",

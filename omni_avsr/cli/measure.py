@@ -1,0 +1,133 @@
+"""The commands that measure models and compare them."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from omni_avsr.cli.options import takes
+from omni_avsr.cli.terminal import (
+    Bars,
+    say,
+    show_differences,
+    show_info,
+    show_sizes,
+    table_one,
+)
+from omni_avsr.run import silence_libraries
+from omni_avsr.settings import EvaluateSettings, TrainSettings
+
+PANEL = "Measure models"
+STUDY = Path("runs/scale")  # where a scaling study goes without --out
+
+app = typer.Typer()
+
+
+@app.command("evaluate", rich_help_panel=PANEL)
+@takes(EvaluateSettings)
+def evaluate(settings: EvaluateSettings) -> None:
+    """Measure every task at every rate, clean and in every noise.
+
+    Prints a table, and writes results.json, hypotheses.jsonl and report.html. For example, with
+    babble at 0 dB: `omni-avsr evaluate --snr clean,0`.
+    """
+    from omni_avsr.measure.evaluate import evaluate
+    from omni_avsr.measure.report import write_report
+    from omni_avsr.toy import toy_corpus
+
+    silence_libraries()
+    report = partial(write_report, settings.out, title="omni-avsr: an evaluation")
+    evaluation = evaluate(settings, Bars(), toy_corpus, report)
+    Console().print(table_one(evaluation.results))
+    first = evaluation.results[0]
+    say(
+        f"{first.clips} clips, texts normalised by {settings.normaliser!r}, "
+        f"checkpoint {escape(first.checkpoint)}; "
+        f"intervals, plots and the worst clips are in {escape(str(settings.out))}/report.html"
+    )
+    exit_if_unreadable(evaluation.unreadable)
+
+
+def exit_if_unreadable(clips: int) -> None:
+    """Reports clips that could not be read, and ends the command with exit code 1."""
+    if clips:
+        say(f"[red]{clips} clips could not be read[/red]; the log above names them")
+        raise typer.Exit(1)
+
+
+@app.command("compare", rich_help_panel=PANEL)
+def compare(
+    first: Annotated[
+        Path, typer.Argument(help="A results.json of `omni-avsr evaluate`, or its folder.")
+    ],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Compare two evaluations clip by clip: which differences are real, by a paired bootstrap."""
+    from omni_avsr.measure.compare import compare
+
+    show_differences(compare(first, second), first, second)
+
+
+@app.command("info", rich_help_panel=PANEL)
+def info(
+    checkpoint: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run, a model's folder or hub id, or tiny.  "
+            "[default: the newest run in runs/, or tiny]"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a model is made of, what it costs at each rate, and how it was trained."""
+    from omni_avsr.measure.cost import inspect
+
+    silence_libraries()
+    facts = inspect(checkpoint)
+    if as_json:
+        print(json.dumps(facts.as_json(), indent=1))
+    else:
+        show_info(facts)
+
+
+@app.command("scale", rich_help_panel=PANEL)
+@takes(TrainSettings)
+def scale(
+    settings: TrainSettings,
+    only: Annotated[
+        str | None, typer.Option(help="Train and measure only this LLM, such as tiny-s.")
+    ] = None,
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Train nothing; write the study of what has finished.")
+    ] = False,
+    print_commands: Annotated[
+        bool,
+        typer.Option(
+            "--print-commands",
+            help="Run nothing; print one command per LLM, for the jobs of a cluster.",
+        ),
+    ] = False,
+) -> None:
+    """Train and measure one method with several LLMs, such as `--llm tiny-s,tiny-m,tiny-l`.
+
+    The same command resumes an interrupted study. Without --out it goes to runs/scale.
+    """
+    from omni_avsr.measure import scaling
+
+    silence_libraries()
+    if settings.out == TrainSettings.out:
+        settings = replace(settings, out=STUDY)
+    if print_commands:
+        print("\n".join(scaling.commands(settings)))
+        return
+    if only:
+        scaling.train_one(scaling.one(settings, only), Bars())
+        return
+    sizes = scaling.collect(settings) if collect else scaling.scale(settings, Bars())
+    show_sizes(scaling.HEADS, [scaling.line(size) for size in sizes])
+    say(f"The figure and the fits are in {escape(str(settings.out))}/scaling.html")

@@ -1,0 +1,1 @@
+"""Makes the tiny towers that ship with omni-avsr: `python -m tools.tiny_towers --help`."""

@@ -1,0 +1,89 @@
+"""Stage 3: a trained omni-avsr-st on the tiny towers, in half precision."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from omni_avsr.files import write_text
+from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model.towers import checksum
+from tools.augment import Noise
+from tools.corpus import Corpus
+from tools.encoders import FOLDERS
+from tools.loop import Plan, Result, train
+from tools.reading import affordable, reading_loss, show_result, word_errors
+
+NAME = "omni-avsr-st"
+TOWERS = {**FOLDERS, "llm": "tiny-m"}
+AUDIO_RATES, VIDEO_RATES = (4, 16), (2, 5)
+MEASURED_RATES = [(4, 2), (16, 5)]
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def adapt(corpus: Corpus, held_out: Mapping[str, Corpus], plan: Plan, out: Path) -> Result:
+    """Trains adapters and projectors, writes their folder, and returns the result."""
+    torch.manual_seed(plan.seed)
+    model = new_model(out)
+    modules = nn.ModuleDict({"model": model}).to(corpus.device)
+    processor = OmniAVSRProcessor.of(model)
+    clips = affordable(corpus, model, plan)
+    loss = reading_loss(model, processor, corpus.texts, plan.seed)
+    result = train(plan, modules, loss, clips, Noise())
+    save(model, out)
+    shipped = OmniAVSR.from_pretrained(out / NAME)  # in half precision
+    shipped.to(corpus.device)  # type: ignore[arg-type]
+    result["wer"] = word_errors(shipped, processor, held_out, MEASURED_RATES)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    result["parameters"] = sum(weight.numel() for weight in trained)
+    show_result(NAME, result)
+    return result
+
+
+def new_model(out: Path) -> OmniAVSR:
+    """Returns a new omni-avsr-st on the towers of this folder."""
+    return OmniAVSR.from_towers(
+        audio=out.resolve() / TOWERS["audio"],
+        video=out.resolve() / TOWERS["video"],
+        llm=out.resolve() / TOWERS["llm"],
+        method=NAME,
+        audio_rates=AUDIO_RATES,
+        video_rates=VIDEO_RATES,
+        lora_rank=16,
+        lora_alpha=32.0,
+        lora_targets=LINEAR_LAYERS,
+        video_lora_rank=0,
+        projector_width=256,
+    )
+
+
+def save(model: OmniAVSR, out: Path) -> None:
+    """Writes the model in half precision; its towers are the folders beside it."""
+    folder = out / NAME
+    model.save_pretrained(folder)
+    for path in folder.rglob("*.safetensors"):
+        _halve(path)
+    for path in folder.rglob("adapter_config.json"):
+        _edit(path, base_model_name_or_path=None)
+    towers = {}
+    for kind, name in TOWERS.items():
+        towers[kind] = {"name": f"../{name}", "revision": None, "sha256": checksum(out / name)}
+    _edit(folder / "config.json", towers=towers)
+
+
+def _halve(path: Path) -> None:
+    """Rewrites a file of weights in half precision."""
+    weights = load_file(path)
+    for name, weight in weights.items():
+        if weight.is_floating_point():
+            weights[name] = weight.half()
+    save_file(weights, path, {"format": "pt"})
+
+
+def _edit(path: Path, **values: object) -> None:
+    """Sets values of a JSON file."""
+    known = json.loads(path.read_text())
+    write_text(path, json.dumps(known | values, indent=2, sort_keys=True) + "\n")
