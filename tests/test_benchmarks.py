@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as all_of_them
-from benchmarks import cost, gpu, yardstick
+from benchmarks import cost, decode, gpu, matryoshka, step, yardstick
+from omni_avsr.tasks import Task
 
 
 def test_the_benchmark_of_a_gpu_runs_in_miniature(tmp_path, monkeypatch):
@@ -22,10 +23,14 @@ def test_the_benchmark_of_a_gpu_runs_in_miniature(tmp_path, monkeypatch):
 def test_tables_and_figure_go_between_the_marks(tmp_path, monkeypatch):
     file = tmp_path / "performance.md"
     file.write_text(f"before\n{all_of_them.BEGIN}old\n{all_of_them.END}after\n")
-    points = {name: [(size, {"wall": 1.0, "mib": 2.0}) for size in sizes] for name, sizes in cost.GROWING.items()}
+    points = {}
+    for name, sizes in cost.GROWING.items():
+        points[name] = [cost.Point(size, seconds=1.0, mib=2.0) for size in sizes]
     for benchmark in ("step", "decode", "matryoshka", "data"):
         module = getattr(all_of_them, benchmark)
-        monkeypatch.setattr(module, "sheet", lambda *_: yardstick.Sheet("Title", ("a", "b"), [("1", "2")]))
+        monkeypatch.setattr(
+            module, "sheet", lambda *_: yardstick.Sheet("Title", ("a", "b"), [("1", "2")])
+        )
     monkeypatch.setattr(cost, "points", lambda _: points)
     all_of_them.main(write=file, threads=1)
     text = file.read_text()
@@ -34,6 +39,53 @@ def test_tables_and_figure_go_between_the_marks(tmp_path, monkeypatch):
     assert "old" not in text
     assert "| a | b |\n| ---: | ---: |\n| 1 | 2 |" in text
     assert (tmp_path / "performance.png").is_file()
+
+
+@pytest.fixture
+def short_clips(monkeypatch):
+    """Makes every benchmark run on two short clips."""
+    clips = yardstick.clips((0.4, 0.6))
+    monkeypatch.setattr(yardstick, "clips", lambda *_: clips)
+    for name in ("Steps", "SharedSteps"):  # which the published way of decoding replaces
+        monkeypatch.setattr(decode.beams, name, getattr(decode.beams, name))
+    supports = decode.beams.SharedSteps.supports
+    monkeypatch.setattr(decode.beams.SharedSteps, "supports", staticmethod(supports))
+
+
+@pytest.mark.parametrize("way", ["published", "ours", "checkpointing"])
+def test_a_step_is_measured_in_miniature(short_clips, way):
+    found = step.measure(512, way)
+    assert found["wall"] > 0
+    assert (found["share"] > 0) == (way != "published")
+
+
+@pytest.mark.parametrize("way", ["published", "ours", "greedy", "merged"])
+def test_decoding_is_measured_in_miniature(short_clips, way, monkeypatch):
+    monkeypatch.setattr(decode, "NEW_TOKENS", 3)
+    assert decode.measure(512, Task.AVSR, way)["wall"] > 0
+
+
+def test_the_published_way_finds_what_ours_finds(short_clips):
+    model, processor = yardstick.model_and_processor(512)
+    both = yardstick.clips()
+    together = model.generate(decode.batch_of(processor, both, Task.AVSR), decode.BEAMS, 5)
+    decode.decode_as_published()
+    for clip, expected in zip(decode.one_by_one(both), together, strict=True):
+        batch = decode.batch_of(processor, clip, Task.AVSR)
+        (found,) = model.generate(batch, decode.BEAMS, 5)
+        assert found.tolist() == expected.tolist()
+
+
+def test_rates_cost_passes(short_clips, monkeypatch):
+    monkeypatch.setattr(matryoshka, "STEPS", 1)
+    fixed = matryoshka.measure("fixed", 2)
+    every = matryoshka.measure("all", 2)
+    assert (fixed["passes"], every["passes"]) == (3, 8)
+    assert every["gflops"] > fixed["gflops"]
+
+
+def test_the_cost_of_growing_work_is_measured_in_miniature(short_clips):
+    assert cost.measure(seconds=0.4, clips=2, width=64, rates=1)["wall"] > 0
 
 
 @pytest.mark.parametrize("name", ["step", "decode", "matryoshka", "data", "cost", "gpu"])

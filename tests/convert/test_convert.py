@@ -1,4 +1,4 @@
-"""Foreign files: safe to read, converted by what their keys say, refused when a key does not fit."""
+"""Foreign files are safe to read, converted by their keys, and refused when a key does not fit."""
 
 import json
 import os
@@ -11,8 +11,11 @@ from typer.testing import CliRunner
 
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.cli.app import app
-from omni_avsr.convert.official import convert_avhubert, convert_official, read
-from tests.support.official import PROMPT_IDS, official_state
+from omni_avsr.convert.avhubert import convert_avhubert
+from omni_avsr.convert.official import convert_official
+from omni_avsr.convert.weights import read_config, read_weights
+from omni_avsr.errors import InputError
+from tests.support.official import official_state
 from tests.support.recorded import DATA, save
 from tests.support.towers import TEXTS, clips
 
@@ -24,10 +27,11 @@ AS_PUBLISHED = {
     "audio_context": "padded",
 }
 HEADS = {"encoder_attention_heads": 2, "layer_norm_first": True}
+NARROW = DATA / "avhubert_narrow.pt"
 
 
 class Malicious:
-    """Runs a command when an unrestricted unpickler meets it."""
+    """Runs a command when an unrestricted unpickler reads it."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -38,72 +42,96 @@ class Malicious:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_malicious_checkpoint_is_refused_and_nothing_runs(tmp_path, zipped):
-    weights, _ = read(DATA / "avhubert_narrow.pt")
-    state = {"model": weights, "task_state": {"dictionaries": [Malicious(tmp_path / "ran")]}}
-    torch.save(state, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"x.pt refused: it wants to use (os|posix)\.system, not just weights"):
-        convert_avhubert(tmp_path / "x.pt", tmp_path / "out")
+    file = tmp_path / "x.pt"
+    state = {
+        "model": read_weights(NARROW).weights,
+        "task_state": {"dictionaries": [Malicious(tmp_path / "ran")]},
+    }
+    torch.save(state, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"x.pt is refused: it uses (os|posix)\.system"):
+        convert_avhubert(file, tmp_path / "out")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
 
 
 def test_a_bare_pickle_is_refused_and_nothing_runs(tmp_path):
-    (tmp_path / "x.pt").write_bytes(pickle.dumps({"model": Malicious(tmp_path / "ran")}))
-    with pytest.raises(ValueError, match=r"x\.pt (refused|is not a checkpoint)"):
+    content = pickle.dumps({"model": Malicious(tmp_path / "ran")})
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.pt is (refused|not a checkpoint)"):
         convert_avhubert(tmp_path / "x.pt", tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
 
 def test_left_over_and_missing_keys_are_named(tmp_path):
-    weights, rest = read(DATA / "avhubert_narrow.pt")
+    content = read_weights(NARROW)
+    weights = content.weights
     weights["decoder.embed.weight"] = weights.pop("encoder.layers.1.fc1.bias")
-    file = save({"model": weights, "cfg": {"model": rest["cfg"]["model"]}}, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=r"2 keys do not fit: decoder\.embed\.weight has no place") as error:
+    config = {"model": content.extra["cfg"]["model"]}
+    file = save({"model": weights, "cfg": config}, tmp_path / "x.pt")
+    message = r"2 keys do not fit: decoder\.embed\.weight has no place"
+    with pytest.raises(InputError, match=message) as error:
         convert_avhubert(file, tmp_path / "out")
-    assert "encoder.layers.1.feed_forward.intermediate_dense.bias is missing" in str(error.value)
+    missing = "encoder.layers.1.feed_forward.intermediate_dense.bias is missing"
+    assert missing in str(error.value)
 
 
 def test_an_unknown_size_asks_for_its_config(tmp_path):
-    weights, _ = read(DATA / "avhubert_narrow.pt")
-    with pytest.raises(ValueError, match=r"AV-HuBERT of width 64 is neither 768 nor 1024: .* give its config"):
-        convert_avhubert(save(weights, tmp_path / "x.pt"), tmp_path / "out")
+    file = save(read_weights(NARROW).weights, tmp_path / "x.pt")
+    message = r"AV-HuBERT of width 64 is neither 768 nor 1024: .* give its config"
+    with pytest.raises(InputError, match=message):
+        convert_avhubert(file, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[1]"])
+def test_a_config_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(InputError, match=r"x\.json is not a config"):
+        read_config(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"some text", b"\x89PNG"])
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content, suffix):
-    (tmp_path / f"x.{suffix}").write_bytes(content)
-    with pytest.raises(ValueError, match=r"not a checkpoint|refused"):
-        read(tmp_path / f"x.{suffix}")
+    file = tmp_path / f"x.{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"not a checkpoint|refused"):
+        read_weights(file)
 
 
 def test_a_full_folder_is_not_overwritten(tmp_path):
     (tmp_path / "note").write_text("mine")
-    with pytest.raises(ValueError, match="exists and is not an empty folder"):
-        convert_avhubert(DATA / "avhubert_narrow.pt", tmp_path)
+    with pytest.raises(InputError, match="exists and is not an empty folder"):
+        convert_avhubert(NARROW, tmp_path)
 
 
 @pytest.fixture
 def official(make, tmp_path, tower_folders):
-    """A published-style file of a variant, the model it stands for, and the command's options."""
+    """Builds a published-style file of a variant.
 
-    def build(changes=None, **settings):
+    Returns the model it was made of, its processor, and the arguments of convert_official.
+    """
+
+    def build(change=None, **settings):
         model, processor = make(**{**AS_PUBLISHED, "lora_alpha": 0.5, **settings})
-        tokenizer = processor.tokenizer
-        PROMPT_IDS.update(
-            {t: tokenizer(p, add_special_tokens=False)["input_ids"] for t, p in model.config.prompts.items()}
-        )
-        weights = official_state(model)
-        (changes or (lambda _: None))(weights)
-        (tmp_path / "heads.json").write_text(json.dumps(HEADS))
-        file = save(weights, tmp_path / "model_avg_1.pth")
-        options = {"llm": tower_folders["llm"], "audio_encoder": tower_folders["audio"]}
-        options |= {"audio_rates": list(model.config.audio_rates), "video_rates": list(model.config.video_rates)}
-        return model, processor, {"file": file, **options, "video_config": tmp_path / "heads.json"}
+        weights = official_state(model, processor)
+        if change:
+            change(weights)
+        heads = tmp_path / "heads.json"
+        heads.write_text(json.dumps(HEADS))
+        arguments = {
+            "file": save(weights, tmp_path / "model_avg_1.pth"),
+            "llm": tower_folders["llm"],
+            "audio_encoder": tower_folders["audio"],
+            "audio_rates": tuple(model.config.audio_rates),
+            "video_rates": tuple(model.config.video_rates),
+            "video_config": heads,
+        }
+        return model, processor, arguments
 
     return build
 
 
+ONE_RATE = {"audio_rates": (4,), "video_rates": (2,)}
 VARIANTS = {
     "S": {"adapters": ["shared"]},
     "T": {"adapters": ["task"]},
@@ -111,50 +139,61 @@ VARIANTS = {
     "stacking": {"compression": "stack", "video_projector_norm": False},
     "one projector": {"projectors": "one"},
     "no norm": {"audio_projector_norm": False, "video_projector_norm": False},
-    "three rates": {"audio_rates": [2, 4, 16], "video_rates": [5, 1]},
-    "stacking, one rate": {"compression": "stack", "projectors": "one", "audio_rates": [4], "video_rates": [2]},
-    "Llama-AVSR": {
-        "tasks": ["avsr"],
-        "projectors": "one",
-        "audio_rates": [4],
-        "video_rates": [2],
-        "adapters": ["shared"],
-    },
+    "three rates": {"audio_rates": (2, 4, 16), "video_rates": (5, 1)},
+    "stacking, one rate": {"compression": "stack", "projectors": "one", **ONE_RATE},
+    "Llama-AVSR": {"tasks": ["avsr"], "projectors": "one", "adapters": ["shared"], **ONE_RATE},
     "no LoRA": {"adapters": [], "lora_rank": 0, "lora_alpha": 0.0, "video_lora_rank": 0},
 }
+READ_FROM_KEYS = (
+    "tasks",
+    "adapters",
+    "projectors",
+    "compression",
+    "lora_rank",
+    "lora_alpha",
+    "video_lora_rank",
+)
 
 
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
 def test_every_variant_is_read_from_its_keys(official, tmp_path, settings):
-    model, processor, options = official(**settings)
-    convert_official(**options, out=tmp_path / "out")
-    converted, converted_processor = (
-        OmniAVSR.from_pretrained(tmp_path / "out"),
-        OmniAVSRProcessor.from_pretrained(tmp_path / "out"),
-    )
-    for field in ("tasks", "adapters", "projectors", "compression", "lora_rank", "lora_alpha", "video_lora_rank"):
-        assert getattr(converted.config, field) == getattr(model.config, field), field
+    model, processor, arguments = official(**settings)
+    convert_official(**arguments, out=tmp_path / "out")
+    converted = OmniAVSR.from_pretrained(tmp_path / "out")
+    converted_processor = OmniAVSRProcessor.from_pretrained(tmp_path / "out")
+    for field in READ_FROM_KEYS:
+        assert list_or_value(converted, field) == list_or_value(model, field), field
     for task in model.config.tasks:
-        batches = [p(**clips(40, 35), text=TEXTS[:2], task=task) for p in (processor, converted_processor)]
-        torch.testing.assert_close(converted(**batches[1]).loss, model(**batches[0]).loss)
+        expected = model(processor(**clips(40, 35), text=TEXTS[:2], task=task))
+        found = converted(converted_processor(**clips(40, 35), text=TEXTS[:2], task=task))
+        torch.testing.assert_close(found.loss, expected.loss)
+
+
+def list_or_value(model, field):
+    """A field of the config; tuples become lists, as they do in a file."""
+    value = getattr(model.config, field)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def test_one_modality_is_read_from_its_keys(official, tmp_path):
     def drop_video(weights):
-        for name in [n for n in weights if n.startswith(("video_", "prompt_"))]:
-            del weights[name]
+        for name in list(weights):
+            if name.startswith(("video_", "prompt_")):
+                del weights[name]
 
-    settings = {"tasks": ["asr"], "projectors": "one", "audio_rates": [4], "video_rates": [2], "adapters": ["shared"]}
-    model, _, options = official(drop_video, **settings)
-    convert_official(**options, out=tmp_path / "out")
+    settings = {"tasks": ["asr"], "projectors": "one", "adapters": ["shared"], **ONE_RATE}
+    model, processor, arguments = official(drop_video, **settings)
+    convert_official(**arguments, out=tmp_path / "out")
     converted = OmniAVSR.from_pretrained(tmp_path / "out")
     assert list(converted.config.tasks) == ["asr"]
-    batch = OmniAVSRProcessor.from_pretrained(tmp_path / "out")(audio=clips(40)["audio"], text=TEXTS[:1], task="asr")
     assert converted.video_encoder is None
-    torch.testing.assert_close(converted(**batch).loss, model(**batch).loss)
+    batch = processor(audio=clips(40)["audio"], text=TEXTS[:1], task="asr")
+    torch.testing.assert_close(converted(batch).loss, model(batch).loss)
 
 
 def spoil(name, value=None):
+    """A change of weights: drops one, or replaces it with a function of it."""
+
     def change(weights):
         old = weights.pop(name)
         if value is not None:
@@ -163,39 +202,68 @@ def spoil(name, value=None):
     return change
 
 
+def drop_encoders(weights):
+    for name in list(weights):
+        if not name.startswith("llm."):
+            del weights[name]
+
+
 @pytest.mark.parametrize(
-    ("change", "options", "message"),
+    ("change", "changed_arguments", "message"),
     [
-        (spoil("audio_proj.1.2.bias"), {}, r"audio_compressor\.projectors\.16\.2\.bias is missing"),
+        (
+            spoil("audio_proj.1.2.bias"),
+            {},
+            r"audio_compressor\.projectors\.16\.2\.bias is missing",
+        ),
         (
             spoil("llm.model.norm.weight", lambda w: w[:3]),
             {},
             r"llm\.model\.norm\.weight has shape \(3,\), \(32,\) expected",
         ),
-        (spoil("prompt_video", lambda w: w + 1), {}, "prompt_video in the file is not 'Transcribe video to text.'"),
-        (None, {"audio_rates": [4, 8, 16]}, r"the file has 2 audio projectors, audio rates \[4, 8, 16\] were given"),
+        (
+            spoil("prompt_video", lambda w: w + 1),
+            {},
+            "prompt_video in the file is not 'Transcribe video to text.'",
+        ),
+        (
+            None,
+            {"audio_rates": (4, 8, 16)},
+            "the file has 2 audio projectors, audio rates 4,8,16 were given",
+        ),
+        (None, {"video_rates": ()}, "video rates none were given"),
         (None, {"audio_encoder": None}, "the file has an audio encoder: name it"),
+        (None, {"llm": "/nonexistent"}, "nothing can be read from '/nonexistent'"),
+        (drop_encoders, {}, "neither an audio nor a video encoder"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(official, tmp_path, change, options, message):
-    *_, known = official(change)
-    with pytest.raises(ValueError, match=message):
-        convert_official(**{**known, **options}, out=tmp_path / "out")
+def test_a_file_that_does_not_fit_is_refused(
+    official, tmp_path, change, changed_arguments, message
+):
+    _, _, arguments = official(change)
+    arguments |= changed_arguments
+    with pytest.raises(InputError, match=message):
+        convert_official(**arguments, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
+def run(*command):
+    arguments = [str(argument) for argument in command]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
 def test_the_commands_print_what_was_renamed(official, tmp_path):
-    *_, options = official()
-    command = ["convert", "official", str(options["file"]), str(tmp_path / "out"), "--llm", options["llm"]]
-    command += ["--audio-encoder", options["audio_encoder"], "--audio-rates", "4,16", "--video-rates", "2,5"]
-    result = CliRunner().invoke(
-        app, [*command, "--video-encoder", str(options["video_config"])], env={"COLUMNS": "200"}
+    _, _, arguments = official()
+    output = run(
+        *("convert", "official", arguments["file"], tmp_path / "out"),
+        *("--llm", arguments["llm"], "--audio-encoder", arguments["audio_encoder"]),
+        *("--audio-rates", "4,16", "--video-rates", "2,5"),
+        *("--video-encoder", arguments["video_config"]),
     )
-    assert result.exit_code == 0, result.output
-    assert re.search(
-        r"llm\.model\.layers\.N\.self_attn\.lora_down_Q\.audio\.weight.*lora_A\.asr\.weight.*4", result.output
-    )
-    result = CliRunner().invoke(app, ["convert", "avhubert", str(DATA / "avhubert_narrow.pt"), str(tmp_path / "video")])
-    assert result.exit_code == 0, result.output
-    assert "mask_emb" in result.output
-    assert "not needed" in result.output
+    old = r"llm\.model\.layers\.N\.self_attn\.lora_down_Q\.audio\.weight"
+    assert re.search(old + r".*lora_A\.asr\.weight.*4", output)
+    output = run("convert", "avhubert", NARROW, tmp_path / "video")
+    assert "mask_emb" in output
+    assert "not needed" in output

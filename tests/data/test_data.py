@@ -4,28 +4,48 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from omni_avsr.data import manifest
-from omni_avsr.data.augment import babble, generator, mix, random_crop, time_mask, white
-from omni_avsr.data.loading import ClipDataset, EndlessBatches, buckets
+from omni_avsr.data.augment import random_crop, time_mask
+from omni_avsr.data.loading import (
+    ClipDataset,
+    ClipKey,
+    EndlessBatches,
+    LoadedClip,
+    UnreadableClip,
+    buckets,
+)
+from omni_avsr.data.noise import babble, make_noise, mix, white
+from omni_avsr.data.seed import generator
+from omni_avsr.errors import InputError
+from omni_avsr.tasks import CLEAN, Condition
 from tests.support.corpus import write_split
 
 
-def label_file(tmp_path, text):
-    file = tmp_path / "labels" / "x.csv"
+def write_labels(folder, text):
+    file = folder / "labels" / "x.csv"
     file.parent.mkdir()
     file.write_text(text, encoding="utf-8")
     return file
 
 
-def test_a_five_field_label_file_is_read_commas_and_all(tmp_path):
-    file = label_file(tmp_path, "\ufefflrs3,test/a/00001.mp4,50,0,well, yes, it is\r\n\nlrs3,test/b.mp4,7,0,no\n")
+def decibels(signal, noise):
+    """The ratio of their powers."""
+    power = np.mean(np.square(signal, dtype=np.float64))
+    return 10 * np.log10(power / np.mean(np.square(noise, dtype=np.float64)))
+
+
+def test_a_label_file_of_five_fields_may_have_commas_in_its_texts(tmp_path):
+    text = "\ufefflrs3,test/a/00001.mp4,50,0,well, yes, it is\r\n\nlrs3,test/b.mp4,7,0,no\n"
+    file = write_labels(tmp_path, text)
     first, second = manifest.read(file)
     assert (first.id, first.frames, first.text) == ("test/a/00001", 50, "well, yes, it is")
     assert first.video == tmp_path / "lrs3/test/a/00001.mp4"
     assert first.audio == tmp_path / "lrs3/test/a/00001.wav"
     assert second.text == "no"
-    assert manifest.read(file, tmp_path / "elsewhere")[1].video == tmp_path / "elsewhere/lrs3/test/b.mp4"
+    moved = manifest.read(file, tmp_path / "elsewhere")
+    assert moved[1].video == tmp_path / "elsewhere/lrs3/test/b.mp4"
 
 
 @pytest.mark.parametrize(
@@ -33,76 +53,133 @@ def test_a_five_field_label_file_is_read_commas_and_all(tmp_path):
     [
         ("", "x.csv holds no clips"),
         ("a,b.mp4,5,0,fine\na,b,c\n", "x.csv: line 2: 3 fields, 5 expected"),
-        ("a,b.mp4,many,0,text\n", "x.csv: line 1: 'many' is no number of frames"),
+        ("a,b.mp4,many,0,text\n", "x.csv: line 1: 'many' is not a whole number of frames"),
         ("a\n" * 9, "line 5: 1 fields, 5 expected and 4 more"),
     ],
 )
-def test_a_label_file_that_does_not_fit_is_refused_with_its_lines(tmp_path, text, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        manifest.read(label_file(tmp_path, text))
+def test_a_wrong_label_file_is_refused_with_its_wrong_lines(tmp_path, text, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        manifest.read(write_labels(tmp_path, text))
 
 
 @pytest.mark.parametrize("snr", [-5.0, 0.0, 10.0])
 @pytest.mark.parametrize("samples", [8_000, 70 * 16_000])
-def test_noise_is_mixed_at_the_ratio_asked_for(snr, samples):
+def test_noise_is_mixed_in_at_the_given_ratio(snr, samples):
     speech = generator("speech").standard_normal(samples).astype(np.float32)
-    noise = babble([generator(i).standard_normal(20_000).astype(np.float32) for i in range(5)], generator("babble"))
-    added = mix(speech, noise, snr, generator(1)).astype(np.float64) - speech
-    assert 10 * np.log10(np.mean(speech.astype(np.float64) ** 2) / np.mean(added**2)) == pytest.approx(snr, abs=0.1)
+    voices = [generator(i).standard_normal(20_000).astype(np.float32) for i in range(5)]
+    noise = babble(voices, generator("babble"))
+    mixed = mix(speech, noise, snr, generator(1)).astype(np.float64)
+    assert decibels(speech, mixed - speech) == pytest.approx(snr, abs=0.1)
 
 
-def test_noise_is_fixed_by_its_key_and_its_place_is_drawn():
-    speech, noise = np.ones(1000, np.float32), white(generator(0))
-    assert np.array_equal(mix(speech, noise, 0, generator(1, "a")), mix(speech, noise, 0, generator(1, "a")))
-    assert not np.array_equal(mix(speech, noise, 0, generator(1, "a")), mix(speech, noise, 0, generator(1, "b")))
+def test_the_place_in_the_noise_is_drawn_and_fixed_by_the_key():
+    speech = np.ones(1000, np.float32)
+    noise = white(generator(0))
+    first = mix(speech, noise, 0, generator(1, "a"))
+    again = mix(speech, noise, 0, generator(1, "a"))
+    other = mix(speech, noise, 0, generator(1, "b"))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
-def test_a_time_mask_is_as_long_as_allowed_and_leaves_its_input():
+def test_noise_that_is_mostly_silent_is_mixed_in_where_it_is_not():
+    noise = np.zeros(160_000, np.float32)
+    noise[:40_000] = 0.1
+    speech = np.full(1600, 0.5, np.float32)
+    for seed in range(20):
+        mixed = mix(speech, noise, 0, np.random.default_rng(seed))
+        assert np.abs(mixed - speech).max() > 0.1
+
+
+def test_a_clean_condition_has_no_noise_and_an_unknown_one_is_refused():
+    assert make_noise(CLEAN, [], 1) is None
+    with pytest.raises(InputError, match="unknown noise 'pink'; available: babble, white, or a"):
+        make_noise(Condition(0.0, "pink"), [], 1)
+
+
+def test_noise_leaves_clips_without_sound_as_they_are():
+    noise = make_noise(Condition(0.0, "white"), [], 1)
+    video = np.zeros((2, 96, 96), np.uint8)
+    audio, unchanged = noise(None, video, generator(1))
+    assert audio is None
+    assert unchanged is video
+
+
+def test_a_time_mask_is_as_long_as_allowed_and_leaves_its_input_unchanged():
     frames = np.arange(1, 101, dtype=np.float32)
     masked = time_mask(frames, 25, 0.4, generator(3))
     assert 0 < (masked != frames).sum() <= 40
     assert np.array_equal(time_mask(frames, 25, 0.0, generator(3)), frames)
-    assert frames[0] == 1
+    assert np.array_equal(frames, np.arange(1, 101))
 
 
-def test_a_random_crop_moves_between_clips_and_not_within_one():
+def test_a_random_crop_moves_between_clips_but_not_within_one():
     video = np.broadcast_to(np.arange(96 * 96).reshape(96, 96), (3, 96, 96))
     crops = [random_crop(video, generator(i)) for i in range(8)]
-    assert {crop.shape for crop in crops} == {(3, 88, 88)}
-    assert all(np.array_equal(crop[0], crop[2]) for crop in crops)
-    assert len({int(crop[0, 0, 0]) for crop in crops}) > 4
+    for crop in crops:
+        assert crop.shape == (3, 88, 88)
+        assert np.array_equal(crop[0], crop[2])
+    corners = {int(crop[0, 0, 0]) for crop in crops}
+    assert len(corners) > 4
 
 
-def test_buckets_keep_the_budget_and_every_clip():
+@pytest.mark.parametrize("rng", [None, generator(1)])
+def test_batches_keep_to_the_budget_and_have_every_clip(rng):
     lengths = generator(0).integers(5, 60, 200).tolist()
-    for rng in (None, generator(1)):
-        batches = buckets(lengths, 240, rng)
-        assert sorted(i for batch in batches for i in batch) == list(range(200))
-        assert max(len(batch) * max(lengths[i] for i in batch) for batch in batches) <= 240
-    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    batches = buckets(lengths, 240, rng)
+    indices = []
+    padded = 0
+    for batch in batches:
+        frames = len(batch) * max(lengths[index] for index in batch)
+        assert frames <= 240
+        padded += frames
+        indices += batch
+    assert sorted(indices) == list(range(200))
     assert padded < 1.15 * sum(lengths)
 
 
+def test_no_clips_make_no_batches():
+    assert buckets([], 240) == []
+
+
 def test_every_epoch_has_every_clip_in_another_order():
-    sampler = iter(EndlessBatches([10] * 30, 50, seed=1))
+    batches = iter(EndlessBatches([10] * 30, 50, seed=1))
     epochs: dict[int, list[int]] = {}
     while len(epochs) < 3:
-        for index, epoch in next(sampler):
+        for index, epoch in next(batches):
             epochs.setdefault(epoch, []).append(index)
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(30))
+    assert sorted(epochs[0]) == list(range(30))
+    assert sorted(epochs[1]) == list(range(30))
     assert epochs[0] != epochs[1]
 
 
-def test_a_clip_is_augmented_alike_whenever_it_is_read_and_anew_in_each_epoch(tmp_path):
+def test_the_augmentation_of_a_clip_is_fixed_by_its_epoch(tmp_path):
     clips = manifest.read(write_split(tmp_path, "train", 2, 0))
-    dataset = ClipDataset(clips, lambda audio, video, rng: (mix(audio, white(rng), 0, rng), video), seed=4)
-    assert np.array_equal(dataset[0, 1]["audio"], dataset[0, 1]["audio"])
-    assert not np.array_equal(dataset[0, 1]["audio"], dataset[0, 2]["audio"])
+
+    def add_noise(audio, video, rng):
+        return mix(audio, white(rng), 0, rng), video
+
+    dataset = ClipDataset(clips, add_noise, seed=4)
+    first, again, other = (dataset[ClipKey(0, epoch)].audio for epoch in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
-def test_a_noise_that_is_mostly_silent_is_still_mixed_in():
-    noise = np.zeros(160_000, np.float32)
-    noise[:40_000] = 0.1
-    speech = np.full(1600, 0.5, np.float32)
-    mixed = [mix(speech, noise, 0, np.random.default_rng(seed)) for seed in range(20)]
-    assert all(np.abs(one - speech).max() > 0.1 for one in mixed)
+def test_a_loaded_clip_has_what_its_label_file_says_and_only_the_wanted_media(tmp_path):
+    clips = manifest.read(write_split(tmp_path, "train", 2, 0))
+    both = ClipDataset(clips)[ClipKey(1, 3)]
+    assert isinstance(both, LoadedClip)
+    assert (both.key, both.id, both.text) == (ClipKey(1, 3), clips[1].id, clips[1].text)
+    assert both.seconds == clips[1].frames / 25
+    assert both.audio.shape == (clips[1].frames * 640,)
+    assert both.video.shape == (clips[1].frames, 96, 96)
+    seen = ClipDataset(clips, modalities=("video",))[ClipKey(1, 0)]
+    assert seen.audio is None
+    assert torch.equal(seen.video, both.video)
+
+
+def test_an_unreadable_clip_is_named_in_the_log(tmp_path, caplog):
+    clips = manifest.read(write_split(tmp_path, "train", 2, 0))
+    clips[1].video.write_bytes(b"not a video")
+    assert ClipDataset(clips)[ClipKey(1, 0)] == UnreadableClip(clips[1].id)
+    assert f"{clips[1].video} cannot be read" in caplog.text

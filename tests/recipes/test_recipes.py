@@ -1,7 +1,9 @@
-"""Every recipe of a published result trains two steps on the toy corpus and shows its table."""
+"""A copy of every recipe trains two steps on the toy corpus and shows its table."""
 
-import importlib
+import importlib.util
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,111 +11,187 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from omni_avsr.measure.compare import ClipScore
+from omni_avsr.measure.verdicts import Claim, alike, better, no_worse
 from omni_avsr.model import towers
 
-NAMES = ["omni_avsr", "llama_mtsk", "llama_avsr", "llama_mt", "noise", "task_weights", "sink_loss", "llm_sizes"]
-SHARED = {"__init__", "common", "claims", "verdicts"}
+RECIPES = Path(__file__).parents[2] / "recipes"
+NAMES = [
+    "omni_avsr_models",
+    "llama_mtsk",
+    "llama_avsr",
+    "llama_mt",
+    "noise",
+    "task_weights",
+    "sink_loss",
+    "llm_sizes",
+]
 
 
 @pytest.fixture
-def toy(tower_folders, tmp_path, tmp_path_factory, monkeypatch):
-    """The toy setting of the recipes, on the tests' towers and few clips."""
-    from recipes import common
-
+def small(tower_folders, tmp_path, tmp_path_factory, monkeypatch):
+    """Options of a small toy run, in which the tests' towers take the place of the tiny ones."""
+    kinds = {"tiny-audio": "audio", "tiny-video": "video"}
     for name in ("tiny-audio", "tiny-video", "tiny-s", "tiny-m", "tiny-l"):
-        kind = {"tiny-audio": "audio", "tiny-video": "video"}.get(name, "llm")
+        kind = kinds.get(name, "llm")
         shutil.copytree(tower_folders[kind], tmp_path / "tiny" / name)
     monkeypatch.setattr(towers, "SHIPPED", tmp_path / "tiny")
     monkeypatch.setenv("OMNI_AVSR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    small = {"projector_width": 8, "lora_rank": 2, "lora_targets": "q_proj", "logger": "none", "valid_clips": 1}
-    monkeypatch.setattr(
-        common, "TOY", replace(common.TOY, **small, toy_clips=32, feature_cache=str(tmp_path / "f"), max_frames=400)
-    )
+    return {
+        "projector_width": 8,
+        "lora_rank": 2,
+        "lora_targets": ("q_proj",),
+        "logger": "none",
+        "valid_clips": 1,
+        "toy_clips": 32,
+        "feature_cache": tmp_path / "features",
+        "max_frames": 400,
+    }
+
+
+def load(file: Path):
+    """The module of a file, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def copy_of(tmp_path, monkeypatch):
+    """Copies a recipe into an empty folder, where a user would edit it, and loads it there."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def copied(name: str):
+        shutil.copy(RECIPES / f"{name}.py", folder / f"my_{name}.py")
+        return load(folder / f"my_{name}.py")
+
+    return copied
+
+
+def run(recipe, *options: str):
+    app = typer.Typer()
+    app.command()(recipe.main)
+    return CliRunner().invoke(app, [*options, "--steps", "2"])
+
+
+def trained_runs(folder: Path) -> dict[Path, int]:
+    """When each run below a folder was last written to."""
+    return {run: run.stat().st_mtime_ns for run in folder.rglob("run.json")}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_runs_on_the_toy_corpus(toy, name, tmp_path):
-    recipe = importlib.import_module(f"recipes.{name}")
-    if name in ("llama_avsr", "llama_mt"):
-        recipe.PAPER = dict(list(recipe.PAPER.items())[-2:]) if name == "llama_avsr" else recipe.PAPER
-    app = typer.Typer()
-    app.command()(recipe.main)
-    result = CliRunner().invoke(app, ["--toy", "--steps", "2", "--out", str(tmp_path / "runs")])
+def test_a_copy_of_a_recipe_runs_on_the_toy_corpus(small, copy_of, name, tmp_path):
+    recipe = copy_of(name)
+    recipe.TOY = replace(recipe.TOY, **small)
+    if name == "llama_avsr":
+        recipe.PAPER = dict(list(recipe.PAPER.items())[-2:])
+    out = tmp_path / "runs"
+    result = run(recipe, "--toy", "--out", str(out))
     assert result.exit_code == 0, result.output
     assert "WER" in result.output
-    assert "…" not in result.output.rpartition("Epoch")[2]  # its table fits a terminal of 80 columns
-    runs = list((tmp_path / "runs").rglob("run.json"))
+    table = result.output.rpartition("Training")[2]
+    assert "…" not in table  # it fits a terminal of 80 columns
+    runs = trained_runs(out)
     assert runs
-    before = {run: run.stat().st_mtime_ns for run in runs}
-    again = CliRunner().invoke(app, ["--toy", "--steps", "2", "--out", str(tmp_path / "runs")])
-    assert again.exit_code == 0
-    assert {run: run.stat().st_mtime_ns for run in runs} == before  # what is trained is not trained again
+    assert run(recipe, "--toy", "--out", str(out)).exit_code == 0
+    assert trained_runs(out) == runs  # what is trained is not trained again
 
 
-def test_every_script_of_a_result_is_tried():
-    names = {path.stem for path in Path(importlib.import_module("recipes").__file__).parent.glob("*.py")}
-    assert {name for name in names - SHARED if not name.startswith("tiny_")} == set(NAMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_published_settings_are_eight_epochs_on_the_label_files(name):
+    settings = load(RECIPES / f"{name}.py").published(Path("labels"))
+    corpus, hours = ("lrs2", 225) if name == "task_weights" else ("lrs3", 433)
+    assert settings.data == Path(f"labels/{corpus}_train.csv")
+    assert settings.test == Path(f"labels/{corpus}_test.csv")
+    frames_per_step = settings.max_frames * settings.accumulate
+    assert settings.max_steps * frames_per_step == 8 * hours * 3600 * 25
 
 
-def test_claims_are_judged_resumed_and_written(toy, tmp_path):
-    from recipes import claims
+def test_every_recipe_is_tried():
+    files = {path.stem for path in RECIPES.glob("*.py")}
+    assert files - {"__init__", "claims"} == set(NAMES)
 
-    app = typer.Typer()
-    app.command()(claims.main)
+
+def test_recipes_run_as_files_beside_each_other(tmp_path):
+    """A folder with all recipes, which Python searches first, hides no package."""
+    shutil.copytree(RECIPES, tmp_path / "all")
+    command = [sys.executable, str(tmp_path / "all" / "noise.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--toy" in done.stdout
+
+
+@pytest.fixture
+def claims(small, copy_of):
+    """A copy of the recipe of the claims, with small models."""
+    recipe = copy_of("claims")
+    for name, settings in recipe.MODELS.items():
+        recipe.MODELS[name] = replace(settings, **small)
+    return recipe
+
+
+def test_claims_are_judged_resumed_and_written(claims, tmp_path):
     page = tmp_path / "claims.md"
-    small = ["--steps", "2", "--seeds", "1,2", "--out", str(tmp_path / "runs"), "--write", str(page)]
-    result = CliRunner().invoke(app, ["--claims", "5,7", *small])
+    out = tmp_path / "runs"
+    options = ("--claims", "5,7", "--seeds", "1,2", "--out", str(out), "--write", str(page))
+    result = run(claims, *options)
     assert result.exit_code == 0, result.output
     assert "5. AVSR withstands babble at 0 dB" in result.output
     first = page.read_text()
     assert first.count("- ASR (16) against AVSR (16,") == 2
-    runs = list((tmp_path / "runs").rglob("run.json"))
+    runs = trained_runs(out)
     assert len(runs) == 2  # both claims are of one model, of two seeds
-    before = [run.stat().st_mtime_ns for run in runs]
-    assert CliRunner().invoke(app, ["--claims", "5,7", *small]).exit_code == 0
-    assert [run.stat().st_mtime_ns for run in runs] == before
-    assert page.read_text().splitlines()[4:] == first.splitlines()[4:]
+    assert run(claims, *options).exit_code == 0
+    assert trained_runs(out) == runs
+    assert page.read_text() == first
 
 
-def test_every_model_of_the_claims_can_be_trained():
-    from recipes import claims, common
+def test_claims_that_are_not_judged_stay_on_the_page(claims, tmp_path):
+    page = tmp_path / "claims.md"
+    page.write_text("head\n\n## 1. First\n\nkept\n\n## 2. Second\n\nreplaced\n")
+    claim = Claim("New", ["a line"], ["hold"])
+    claims.write_page(page, {2: claim}, claims.Lab(tmp_path, 3, [1]))
+    text = page.read_text()
+    assert text.startswith("# The papers' claims")
+    assert "## 1. First\n\nkept\n\n## 2. New\n\n" in text
+    assert "1 hold. Seeds 1, 3 steps.\n\n- a line\n" in text
+    assert "replaced" not in text
 
-    for name, changes in claims.MODELS.items():
-        replace(common.TOY, **changes)
-        assert len(changes) > 0, name
 
-
-def clips(*errors, words=10):
+def scores(*errors, words=10):
     """Scores of as many seeds, of 40 clips each."""
-    return {seed: {str(i): (e + (i % 2) * (e > 0), words) for i in range(40)} for seed, e in enumerate(errors)}
+    return {
+        seed: {str(i): ClipScore(e + (i % 2) * (e > 0), words) for i in range(40)}
+        for seed, e in enumerate(errors)
+    }
 
 
 @pytest.mark.parametrize(
-    ("how", "first", "second", "verdict"),
+    ("judge", "first", "second", "verdict"),
     [
-        ("better", (2, 2), (1, 1), "1 hold"),
-        ("better", (2, 2), (2, 2), "1 do not hold"),
-        ("better", (2, 2, 2), (1, 1, 6), "1 undecided"),  # seeds differ
-        ("no_worse", (2, 2), (2, 2), "1 hold"),
-        ("no_worse", (2, 2), (0, 0), "1 hold"),
-        ("no_worse", (2, 2), (4, 4), "1 do not hold"),
-        ("alike", (2, 2), (0, 0), "1 do not hold"),
-        ("alike", (2, 2), (2, 2), "1 hold"),
+        (better, (2, 2), (1, 1), "1 hold"),
+        (better, (2, 2), (2, 2), "1 do not hold"),
+        (better, (2, 2, 2), (1, 1, 6), "1 undecided"),  # seeds differ
+        (no_worse, (2, 2), (2, 2), "1 hold"),
+        (no_worse, (2, 2), (0, 0), "1 hold"),
+        (no_worse, (2, 2), (4, 4), "1 do not hold"),
+        (alike, (2, 2), (0, 0), "1 do not hold"),
+        (alike, (2, 2), (2, 2), "1 hold"),
     ],
 )
-def test_a_verdict_is_by_the_interval(how, first, second, verdict):
-    from recipes import verdicts
-
-    claim = verdicts.Claim("A claim")
-    getattr(verdicts, how)(claim, "some", clips(*first), clips(*second))
+def test_a_verdict_is_by_the_interval(judge, first, second, verdict):
+    claim = Claim("A claim")
+    judge(claim, "some", scores(*first), scores(*second))
     assert claim.verdict == verdict
 
 
-def test_every_claim_runs(toy, tmp_path):
-    from recipes import claims
-
+def test_every_claim_runs(claims, tmp_path):
     lab = claims.Lab(tmp_path, 1, [1])
     found = [claim(lab) for claim in claims.CLAIMS]
     assert len(found) == 8
     assert all(claim.lines and claim.verdicts for claim in found)
-    assert len(list(tmp_path.rglob("run.json"))) == len(claims.MODELS)
+    assert len(trained_runs(tmp_path)) == len(claims.MODELS)

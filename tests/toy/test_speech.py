@@ -1,0 +1,90 @@
+"""How the toy corpus sounds, and when each phoneme is heard."""
+
+import importlib.util
+import itertools
+
+import numpy as np
+import pytest
+
+from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
+from omni_avsr.toy.phones import LOOKS, PHONEMES, frame_labels, phoneme_class
+from omni_avsr.toy.sentences import SPLITS
+from omni_avsr.toy.speech import MISSING, SPEAKERS, speak
+
+needs_espeak = pytest.mark.skipif(
+    not importlib.util.find_spec("espeakng_loader"), reason="needs espeak-ng"
+)
+BREATHING = {
+    *("Alicia", "Demonic", "Reed", "Storm", "caleb", "f2"),
+    *("f3", "f5", "sandro", "victor", "whisper", "whisperf"),
+}
+
+
+def variants(split):
+    return {voice.espeak.split("+")[1] for voice in SPEAKERS[split]}
+
+
+def test_test_speakers_are_unseen_and_so_are_their_voices():
+    assert len(SPEAKERS["train"]) >= 24
+    assert len(SPEAKERS["valid"]) + len(SPEAKERS["test"]) >= 6
+    names = {split: {voice.name for voice in voices} for split, voices in SPEAKERS.items()}
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not variants(one) & variants(other)
+        assert not names[one] & names[other]
+
+
+def test_no_voice_is_seeded_by_the_clock():
+    for split in SPLITS:
+        assert not BREATHING & variants(split)
+
+
+@needs_espeak
+def test_every_voice_speaks():
+    rng = np.random.default_rng(0)
+    for voice in itertools.chain(*SPEAKERS.values()):
+        spoken = speak("we saw a bird", voice, rng)
+        heard = {phoneme_class(name) for _, _, name in spoken.phonemes}
+        assert heard >= {"w", "s", "b", "d"}, voice
+        assert np.abs(spoken.audio).max() > 2000, voice
+        assert len(spoken.audio) % SAMPLES_PER_VIDEO_FRAME == 0
+
+
+@needs_espeak
+def test_the_times_of_phonemes_are_those_of_the_sound():
+    spoken = speak("set red at e six now", SPEAKERS["train"][0], np.random.default_rng(0))
+    labels = frame_labels(spoken.phonemes, len(spoken.audio) // 320, 50)
+    frames = spoken.audio.reshape(-1, 320).astype(float)
+    loudness = np.sqrt((frames**2).mean(1))
+    assert labels[0] == labels[-1] == 0
+    assert np.median(loudness[labels == 0]) < 0.05 * np.median(loudness[labels > 0])
+    assert all(start < end for start, end, _ in spoken.phonemes)
+
+
+def test_every_phoneme_has_a_look():
+    assert len(PHONEMES) == len(set(PHONEMES)) == 41
+    assert set(LOOKS) == set(PHONEMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("'aI3", "aI"),
+        (",oU", "oU"),
+        ("t#", "t"),
+        ("_:", "sil"),
+        ("0", "A:"),
+        ("X!", "@"),
+        ("", "sil"),
+    ],
+)
+def test_every_name_of_espeak_has_a_class(name, expected):
+    assert phoneme_class(name) == expected
+
+
+def test_frame_labels_follow_the_middle_of_a_frame():
+    labels = frame_labels([(0.05, 0.13, "p"), (0.13, 0.5, "'i:")], 6, 25)
+    assert [PHONEMES[label] for label in labels] == ["sil", "p", "p", "i:", "i:", "i:"]
+
+
+def test_the_advice_about_missing_voices_is_one_line():
+    assert "\n" not in MISSING
