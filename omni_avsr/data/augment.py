@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from omni_avsr.data.noise import mix
+from omni_avsr.data.noise import mix_at_snr
 from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE, VIDEO_FPS
 
 
@@ -24,7 +24,7 @@ class Augmentation:
         """The clip with noise, masks and a random crop."""
         if audio is not None:
             if rng.random() < self.probability:
-                audio = mix(audio, self.noise, float(rng.choice(self.snrs)), rng)
+                audio = mix_at_snr(audio, self.noise, float(rng.choice(self.snrs)), rng)
             audio = time_mask(audio, SAMPLE_RATE, self.audio_mask, rng)
         if video is not None:
             video = time_mask(random_crop(video, rng), VIDEO_FPS, self.video_mask, rng)

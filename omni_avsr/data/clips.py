@@ -108,10 +108,10 @@ def transcript(file: Path) -> str:
         first_line = text.split("\n")[0]
         text = first_line.removeprefix("Text:")
     without_noises = re.sub(r"\{[^}]*\}", " ", text)
-    return readable(" ".join(without_noises.split()))
+    return lower_capitals(" ".join(without_noises.split()))
 
 
-def readable(text: str) -> str:
+def lower_capitals(text: str) -> str:
     """The text in lower case if it is all in capitals, as in LRS2 and LRS3."""
     text = text.strip()
     return text.lower() if text.isupper() else text

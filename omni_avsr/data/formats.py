@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from omni_avsr.data.clips import Clip, is_file, read_text, readable, transcript
+from omni_avsr.data.clips import Clip, is_file, lower_capitals, read_text, transcript
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
 
@@ -81,7 +81,7 @@ class Csv(Format):
             audio=video.with_suffix(".wav"),
             video=video,
             frames=_frames(frames),
-            text=readable(text),
+            text=lower_capitals(text),
         )
 
 
@@ -136,7 +136,7 @@ class AVHubert(Format):
             audio=self.base / _without_placeholders(audio, self.root),
             video=self.base / _without_placeholders(video, self.root),
             frames=_frames(frames),
-            text=readable(self.texts[line.number]),
+            text=lower_capitals(self.texts[line.number]),
         )
 
 
@@ -160,7 +160,7 @@ class JsonLines(Format):
             audio=self.base / audio,
             video=video_file,
             frames=_frames(str(frames)),
-            text=readable(str(row.get("text") or "")),
+            text=lower_capitals(str(row.get("text") or "")),
         )
 
 
@@ -174,7 +174,7 @@ FORMATS: dict[str, type[Format]] = {
 }
 
 
-def detect(lines: Sequence[str]) -> str:
+def detect_format(lines: Sequence[str]) -> str:
     """The format that most of these lines look like."""
     sample = lines[:SAMPLE]
     if not sample or sample[0].startswith("{"):

@@ -118,7 +118,7 @@ def readable(clips: Sequence[LoadedClip | UnreadableClip]) -> list[LoadedClip]:
     return [clip for clip in clips if isinstance(clip, LoadedClip)]
 
 
-def within_budget(clips: Sequence[Clip], max_frames: int) -> list[Clip]:
+def drop_long_clips(clips: Sequence[Clip], max_frames: int) -> list[Clip]:
     """The clips that fit a batch on their own; longer ones are left out and named in the log."""
     kept = []
     for clip in clips:

@@ -14,7 +14,7 @@ from omni_avsr.data.clips import (
     read_text,
     transcript,
 )
-from omni_avsr.data.formats import FORMATS, LabelFile, Line, detect
+from omni_avsr.data.formats import FORMATS, LabelFile, Line, detect_format
 from omni_avsr.errors import InputError
 from omni_avsr.files import as_lines
 
@@ -25,7 +25,7 @@ __all__ = [
     "Clip",
     "Manifest",
     "Problem",
-    "detect",
+    "detect_format",
     "load",
     "media_files",
     "read",
@@ -137,7 +137,7 @@ def _load_folder(folder: Path) -> Manifest:
 
 
 def _load_file(labels: LabelFile, format: str | None) -> Manifest:
-    format = format or detect([line.text for line in labels.lines])
+    format = format or detect_format([line.text for line in labels.lines])
     if not labels.lines:
         return Manifest(labels.file, format, [], [])
     layout = FORMATS[format](labels)

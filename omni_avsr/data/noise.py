@@ -28,7 +28,9 @@ SILENCE = 1e-12  # power below which nothing is heard
 Track = np.ndarray | Path  # a waveform (S,), or a file of one
 
 
-def mix(speech: np.ndarray, noise: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
+def mix_at_snr(
+    speech: np.ndarray, noise: np.ndarray, snr: float, rng: np.random.Generator
+) -> np.ndarray:
     """Speech with a piece of the noise at exactly this ratio in dB over the whole clip.
 
     The piece starts at a random place; where the noise is silent, another place is drawn.
@@ -45,7 +47,7 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr: float, rng: np.random.Genera
     return (speech + gain * piece).astype(np.float32)
 
 
-def babble(speech: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def babble_track(speech: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """A minute of 30 voices at once; each is a chain of the given waveforms."""
     samples = NOISE_SECONDS * SAMPLE_RATE
     track = np.zeros(samples, np.float32)
@@ -59,7 +61,7 @@ def babble(speech: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray
     return track
 
 
-def babble_of(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
+def babble_of_clips(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
     """Babble of the voices of some of the clips; clips that cannot be read are left out."""
     speech = []
     for index in rng.permutation(len(clips))[:BABBLE_CLIPS]:
@@ -69,10 +71,10 @@ def babble_of(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
             log.warning("not used for babble: %s", error)
     if not speech:
         raise InputError(f"none of {len(clips)} clips could be read to make babble of")
-    return babble(speech, rng)
+    return babble_track(speech, rng)
 
 
-def white(rng: np.random.Generator) -> np.ndarray:
+def white_track(rng: np.random.Generator) -> np.ndarray:
     """A minute of white noise."""
     return rng.standard_normal(NOISE_SECONDS * SAMPLE_RATE, np.float32)
 
@@ -99,7 +101,7 @@ class Noise:
         track = self.tracks[place]
         noise = streams.read_audio(track) if isinstance(track, Path) else track
         assert self.condition.snr is not None
-        return mix(audio, noise, self.condition.snr, rng), video
+        return mix_at_snr(audio, noise, self.condition.snr, rng), video
 
 
 def make_noise(condition: Condition, clips: Sequence[Clip], seed: int) -> Noise | None:
@@ -112,9 +114,9 @@ def make_noise(condition: Condition, clips: Sequence[Clip], seed: int) -> Noise 
     kind = str(condition.noise)
     rng = generator(seed, kind)
     if kind == "white":
-        return Noise(condition, [white(rng)])
+        return Noise(condition, [white_track(rng)])
     if kind == "babble":
-        return Noise(condition, [babble_of(clips, rng)])
+        return Noise(condition, [babble_of_clips(clips, rng)])
     if not Path(kind).is_dir():
         raise InputError(f"unknown noise {kind!r}; available: babble, white, or a folder of sounds")
     files = media_files(Path(kind))

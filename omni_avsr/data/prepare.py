@@ -282,7 +282,7 @@ def _find_mouth(item: Item, audio: np.ndarray, settings: PrepareSettings) -> mou
     if not tracks:
         raise InputError(f"no faces in {item.video}")
     if settings.face is None:
-        track = faces.speaking(tracks, streams.loudness([audio]))
+        track = faces.speaking_face(tracks, streams.loudness([audio]))
     elif settings.face <= len(tracks):
         track = tracks[settings.face - 1]
     else:

@@ -222,10 +222,10 @@ def _loudness(file: Path) -> np.ndarray:
     sound = streams.sound_of(file)
     if streams.probe(sound).sample_rate is None:
         return np.zeros(0, np.float32)
-    return streams.loudness(_readable(streams.audio_blocks(sound)))
+    return streams.loudness(_until_unreadable(streams.audio_blocks(sound)))
 
 
-def _readable(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _until_unreadable(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The pieces up to the first that cannot be read; decoding reports what is wrong with it."""
     with suppress(InputError):
         yield from pieces
@@ -244,12 +244,12 @@ def _mouths(
     if probe.size == (MOUTH_SIZE, MOUTH_SIZE):
         return partial(streams.video_frames, file, "gray")
     detect = faces.yunet(settings.detector, settings.download)
-    tracks, frames = faces.follow(_readable(streams.video_frames(file)), detect)
+    tracks, frames = faces.follow(_until_unreadable(streams.video_frames(file)), detect)
     present = [track for track in tracks if len(track.frames) >= PRESENT * frames]
     if len(present) < (settings.face or 1):
         return None
     if settings.face is None:
-        track = faces.speaking(present, loudness)
+        track = faces.speaking_face(present, loudness)
     else:
         track = present[settings.face - 1]
     found = mouth.locate_mouth(track.frames, track.points, frames)

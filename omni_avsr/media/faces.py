@@ -266,7 +266,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def speaking(tracks: Sequence[Track], loudness: np.ndarray | None) -> Track:
+def speaking_face(tracks: Sequence[Track], loudness: np.ndarray | None) -> Track:
     """Returns the face that speaks: the one whose mouth moves most along with the loudness (T,).
 
     A face scores the correlation of mouth motion and loudness, times how much the mouth moves,

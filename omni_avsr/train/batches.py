@@ -22,7 +22,7 @@ from omni_avsr.data.loading import (
     stream_of,
 )
 from omni_avsr.data.manifest import Clip
-from omni_avsr.data.noise import babble_of
+from omni_avsr.data.noise import babble_of_clips
 from omni_avsr.data.seed import generator
 from omni_avsr.files import write_atomically
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
@@ -118,7 +118,7 @@ class Batches:
         settings = self.settings
         noise = np.zeros(1)
         if settings.noise_probability and "audio" in self.modalities:
-            noise = babble_of(self.clips, generator(settings.seed, "babble"))
+            noise = babble_of_clips(self.clips, generator(settings.seed, "babble"))
         return Augmentation(
             noise=noise,
             probability=settings.noise_probability,

@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 
 from omni_avsr.data import manifest
 from omni_avsr.data.default import MakeCorpus, no_corpus
-from omni_avsr.data.loading import within_budget
+from omni_avsr.data.loading import drop_long_clips
 from omni_avsr.data.manifest import Clip
 from omni_avsr.errors import InputError
 from omni_avsr.files import locked
@@ -156,8 +156,8 @@ def _clips(
         )
     if videos["valid"] == videos["train"]:
         raise InputError(f"{files['valid']} holds the training clips")
-    train = within_budget(clips["train"], settings.max_frames)
-    valid = within_budget(clips["valid"], settings.max_frames)
+    train = drop_long_clips(clips["train"], settings.max_frames)
+    valid = drop_long_clips(clips["valid"], settings.max_frames)
     return train, valid[: settings.valid_clips]
 
 

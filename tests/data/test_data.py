@@ -16,7 +16,7 @@ from omni_avsr.data.loading import (
     UnreadableClip,
     buckets,
 )
-from omni_avsr.data.noise import babble, make_noise, mix, white
+from omni_avsr.data.noise import babble_track, make_noise, mix_at_snr, white_track
 from omni_avsr.data.seed import generator
 from omni_avsr.errors import InputError
 from omni_avsr.tasks import CLEAN, Condition
@@ -67,17 +67,17 @@ def test_a_wrong_label_file_is_refused_with_its_wrong_lines(tmp_path, text, mess
 def test_noise_is_mixed_in_at_the_given_ratio(snr, samples):
     speech = generator("speech").standard_normal(samples).astype(np.float32)
     voices = [generator(i).standard_normal(20_000).astype(np.float32) for i in range(5)]
-    noise = babble(voices, generator("babble"))
-    mixed = mix(speech, noise, snr, generator(1)).astype(np.float64)
+    noise = babble_track(voices, generator("babble"))
+    mixed = mix_at_snr(speech, noise, snr, generator(1)).astype(np.float64)
     assert decibels(speech, mixed - speech) == pytest.approx(snr, abs=0.1)
 
 
 def test_the_place_in_the_noise_is_drawn_and_fixed_by_the_key():
     speech = np.ones(1000, np.float32)
-    noise = white(generator(0))
-    first = mix(speech, noise, 0, generator(1, "a"))
-    again = mix(speech, noise, 0, generator(1, "a"))
-    other = mix(speech, noise, 0, generator(1, "b"))
+    noise = white_track(generator(0))
+    first = mix_at_snr(speech, noise, 0, generator(1, "a"))
+    again = mix_at_snr(speech, noise, 0, generator(1, "a"))
+    other = mix_at_snr(speech, noise, 0, generator(1, "b"))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -87,7 +87,7 @@ def test_noise_that_is_mostly_silent_is_mixed_in_where_it_is_not():
     noise[:40_000] = 0.1
     speech = np.full(1600, 0.5, np.float32)
     for seed in range(20):
-        mixed = mix(speech, noise, 0, np.random.default_rng(seed))
+        mixed = mix_at_snr(speech, noise, 0, np.random.default_rng(seed))
         assert np.abs(mixed - speech).max() > 0.1
 
 
@@ -157,7 +157,7 @@ def test_the_augmentation_of_a_clip_is_fixed_by_its_epoch(tmp_path):
     clips = manifest.read(write_split(tmp_path, "train", 2, 0))
 
     def add_noise(audio, video, rng):
-        return mix(audio, white(rng), 0, rng), video
+        return mix_at_snr(audio, white_track(rng), 0, rng), video
 
     dataset = ClipDataset(clips, add_noise, seed=4)
     first, again, other = (dataset[ClipKey(0, epoch)].audio for epoch in (1, 1, 2))

@@ -61,7 +61,7 @@ def test_of_two_faces_the_one_that_moves_with_the_sound_speaks(talker):
     tracks, frames = faces.follow(video, detect)
     assert (len(tracks), frames) == (2, 100)
     assert [len(track.frames) for track in tracks] == [100, 100]
-    chosen = faces.speaking(tracks, loudness)
+    chosen = faces.speaking_face(tracks, loudness)
     assert (chosen.points[0][3, 0] > 150) == bool(talker)
 
 

@@ -6,6 +6,7 @@ They are forked from a server that has imported the library, because importing t
 import multiprocessing
 import os
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
@@ -14,7 +15,7 @@ import torch
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["omni_avsr.train.fit", "tests.support.towers"])
-LONGEST = 240  # seconds until processes that hang are killed
+LONGEST = 120  # seconds until processes that hang are killed
 
 
 class Group:
@@ -34,8 +35,9 @@ class Group:
 
     def wait(self) -> list[int | None]:
         """The exit codes, once all processes have ended; raises if one of them has failed."""
+        deadline = time.monotonic() + LONGEST
         for process in self.processes:
-            process.join(LONGEST)
+            process.join(max(0.0, deadline - time.monotonic()))
         self.kill()
         assert self.errors.empty(), self.errors.get()
         return [process.exitcode for process in self.processes]
