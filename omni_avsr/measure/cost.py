@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from omni_avsr.decode.decode import load_decoder
 from omni_avsr.model import Media, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import adapter_names
 from omni_avsr.run import read_run
-from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Task
+from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Row, Task
 
 SECONDS = 4  # length of the speech whose FLOPs are counted
 TRANSCRIPT = "three words a second"
@@ -41,7 +40,7 @@ class RouteCost:
     training_gflops_per_second: float  # of the LLM, forward and backward
     kept_megabytes_per_second: float  # what the forward pass keeps for the backward pass
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Row:
         """Its object in `omni-avsr info --json`."""
         return {
             **self.route.as_row(),
@@ -66,9 +65,9 @@ class ModelFacts:
     adapters: list[str]
     parameters: dict[str, int]  # by part
     costs: list[RouteCost]
-    trained: dict[str, Any]  # how, if the checkpoint is in a run's folder
+    trained: Row  # how, if the checkpoint is in a run's folder
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Row:
         """What `omni-avsr info --json` prints."""
         return {**asdict(self), "costs": [cost.as_json() for cost in self.costs]}
 
@@ -213,7 +212,7 @@ def training_step(per_route: Mapping[Route, float], rates_in_a_step: str) -> flo
     return total
 
 
-def trained(model: Path) -> dict[str, Any]:
+def trained(model: Path) -> Row:
     """How a model was trained, from the run's folder that it is in; empty outside of a run."""
     record = read_run(model.parent)
     if record is None:

@@ -199,3 +199,11 @@ def test_special_tokens_in_a_text_are_plain_text(make):
 def test_there_must_be_as_many_texts_as_clips(processor):
     with pytest.raises(InputError, match="1 texts for 2 clips"):
         processor(**clips(12, 13), text=["a"], task="asr")
+
+
+def test_a_clip_without_text_learns_only_its_end(processor):
+    sound = [torch.ones(16_000)]
+    batch = processor(sound, text=[""], task="asr")
+    learned = batch.labels[batch.labels != -100]
+    assert learned.tolist() == [processor.config.eos_token_id]
+    assert batch.input_ids.dtype == torch.long
