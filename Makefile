@@ -19,7 +19,7 @@ demo: install
 
 # Two workers with one torch thread each are faster than one with two.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: install
 	$(BIN)/python -m benchmarks --write docs/performance.md

@@ -50,10 +50,10 @@ class RunRecord:
     """What a run.json holds."""
 
     settings: Row
-    command: list[str]
-    started: str  # ISO 8601
-    versions: dict[str, str]
-    commit: str | None
+    command: list[str] = field(default_factory=list)
+    started: str = ""  # ISO 8601
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
     resumed: list[Row] = field(default_factory=list)  # when and from which checkpoint
     trained: Row | None = None  # what the training took; None until it has finished
 

@@ -36,9 +36,11 @@ class Group:
     def wait(self) -> list[int | None]:
         """The exit codes, once all processes have ended; raises if one of them has failed."""
         deadline = time.monotonic() + LONGEST
-        for process in self.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        self.kill()
+        try:
+            for process in self.processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            self.kill()
         assert self.errors.empty(), self.errors.get()
         return [process.exitcode for process in self.processes]
 

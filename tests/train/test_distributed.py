@@ -13,7 +13,7 @@ import torch
 from omni_avsr.data.loading import EndlessBatches
 from omni_avsr.train.fit import fit
 from tests.support import gradients
-from tests.support.processes import SERVER, Group
+from tests.support.processes import LONGEST, SERVER, Group
 from tests.support.runs import as_json, fit_until_step, outcome, read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -105,8 +105,10 @@ def kill_at_step(settings, step):
     """Trains in two processes until this step, in which both are killed."""
     reached = SERVER.Event()
     group = Group(2, fit_until_step, settings, step, reached)
-    assert reached.wait(120)
-    group.kill()
+    try:
+        assert reached.wait(LONGEST)
+    finally:
+        group.kill()
 
 
 def assert_close(one, other):
