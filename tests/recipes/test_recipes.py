@@ -187,11 +187,3 @@ def test_a_verdict_is_by_the_interval(judge, first, second, verdict):
     claim = Claim("A claim")
     judge(claim, "some", scores(*first), scores(*second))
     assert claim.verdict == verdict
-
-
-def test_every_claim_runs(claims, tmp_path):
-    lab = claims.Lab(tmp_path, 1, [1])
-    found = [claim(lab) for claim in claims.CLAIMS]
-    assert len(found) == 8
-    assert all(claim.lines and claim.verdicts for claim in found)
-    assert len(trained_runs(tmp_path)) == len(claims.MODELS)
