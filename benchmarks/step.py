@@ -116,7 +116,7 @@ class Step:
         self.batch = TrainingBatch(
             texts=clips.texts,
             seconds=list(seconds),
-            media=processor.media(clips.audio, clips.video),
+            media=processor.media(clips.audio, clips.video, training=True),
         )
 
     def __call__(self, number: int = 0) -> None:
