@@ -59,6 +59,15 @@ def test_a_step_is_measured_in_miniature(short_clips, way):
     assert (found["share"] > 0) == (way != "published")
 
 
+def test_only_the_published_way_computes_the_frames_that_pad_a_clip(short_clips):
+    of_way = {}
+    for published in (True, False):
+        media = step.Step(*yardstick.model_and_processor(512, published)).batch.media
+        of_way[published] = media.video_lengths.tolist()
+    assert len(set(of_way[True])) == 1
+    assert len(set(of_way[False])) > 1
+
+
 @pytest.mark.parametrize("way", ["published", "ours", "greedy", "merged"])
 def test_decoding_is_measured_in_miniature(short_clips, way, monkeypatch):
     monkeypatch.setattr(decode, "NEW_TOKENS", 3)
