@@ -433,7 +433,9 @@ class OmniAVSR(PreTrainedModel):
         checkpoint.save(self, Path(save_directory), full)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> "OmniAVSR":  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls, name: str | Path, **options: Any
+    ) -> "OmniAVSR":
         """The model of a folder or hub id; towers={"llm": folder} says where a tower is now."""
         return checkpoint.load(cls, name, **options)
 

@@ -95,7 +95,9 @@ class OmniAVSRProcessor(ProcessorMixin):
             )
         return cls(AutoTokenizer.from_pretrained(source, revision=found["revision"]), config)
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, **options: Any
+    ) -> None:
         """Writes the tokenizer; the settings are in the model's config.json."""
         self.tokenizer.save_pretrained(save_directory, **options)
 
