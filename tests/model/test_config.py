@@ -117,3 +117,10 @@ def test_the_streams_are_what_the_tasks_need_between_them(tasks, streams):
 def test_settings_that_contradict_each_other_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         config(**settings)
+
+
+def test_rates_of_a_modality_that_no_task_needs_are_not_checked():
+    heard = {"tasks": ["asr"], "projectors": "one", "compression": "stack", "audio_rates": [4]}
+    assert config(**heard, video_rates=[2, 5]).routes() == [Route(Task.ASR, 4)]
+    with pytest.raises(InputError, match="one projector cannot serve stacked windows"):
+        config(**{**heard, "audio_rates": [4, 16]})
