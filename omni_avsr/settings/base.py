@@ -1,5 +1,6 @@
 """How options are declared, and how their values are turned into the declared types."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from types import NoneType, UnionType
@@ -8,9 +9,38 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omni_avsr.errors import InputError
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field that is also a command-line option."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+@dataclass(frozen=True)
+class Bounds:
+    """Between which numbers a value must lie; with `above` the lower one itself is excluded."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"from {self.low} to {self.high}"
+        return f"more than {self.low}" if self.above else f"{self.low} or more"
+
+    def hold(self, value: float) -> bool:
+        """Whether the value lies between them; NaN and infinity never do."""
+        is_high_enough = value > self.low if self.above else value >= self.low
+        return is_high_enough and value <= self.high and math.isfinite(value)
+
+
+COUNT = Bounds(1)
+WHOLE = Bounds(0)
+SEED = Bounds(0, 2**32 - 1)
+POSITIVE = Bounds(0, above=True)
+SHARE = Bounds(0, 1)
+DECIBELS = Bounds(-100, 100)
+
+
+def option(
+    default: Any, help: str, choices: tuple[str, ...] = (), bounds: Bounds | None = None
+) -> Any:
+    """A field that is also a command-line option; one of numbers has bounds."""
+    return field(default=default, metadata={"help": help, "choices": choices, "bounds": bounds})
 
 
 def required(hint: object) -> Any:
@@ -62,19 +92,24 @@ class Settings:
                 problems.append(str(error))
             except (ValueError, TypeError):
                 problems.append(f"{own.name} {value!r} is not {described(hints[own.name])}")
-        problems = problems or [*self._unknown_choices(), *self.problems()]
+        problems = problems or [*self._refused_values(), *self.problems()]
         if problems:
             raise InputError("; ".join(problems))
 
-    def _unknown_choices(self) -> Iterator[str]:
+    def _refused_values(self) -> Iterator[str]:
+        """What is none of an option's choices, or not between its bounds."""
         for own in fields(self):
-            choices = own.metadata["choices"]
+            choices, bounds = own.metadata["choices"], own.metadata["bounds"]
             value = getattr(self, own.name)
-            given = value if isinstance(value, tuple) else (value,)
-            for item in given:
-                if choices and item is not None and item not in choices:
-                    name = own.name.removesuffix("s") if isinstance(value, tuple) else own.name
+            is_list = isinstance(value, tuple)
+            name = own.name.removesuffix("s") if is_list else own.name
+            for item in value if is_list else (value,):
+                if item is None:
+                    continue
+                if choices and item not in choices:
                     yield f"unknown {name} {item!r}; available: {', '.join(choices)}"
+                if bounds and not bounds.hold(item):
+                    yield f"{own.name} must be {bounds}, not {item}"
 
     def problems(self) -> Iterator[str]:
         """What contradicts itself."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import option
+from omni_avsr.settings.base import COUNT, WHOLE, option
 from omni_avsr.settings.shared import FaceOptions, LabelOptions
 
 DATASETS = ("lrs3", "lrs2", "folder")
@@ -14,7 +14,7 @@ DATASETS = ("lrs3", "lrs2", "folder")
 class CheckSettings(LabelOptions):
     """The options of `omni-avsr data check`."""
 
-    sample: int = option(100, "Clips that are read from end to end; 0 reads all.")
+    sample: int = option(100, "Clips that are read from end to end; 0 reads all.", bounds=WHOLE)
     raw: bool = option(
         False, "Raw videos: frames need not be mouths of 96 x 96 pixels at 25 per second."
     )
@@ -34,7 +34,7 @@ class PrepareSettings(FaceOptions):
         None, "The dataset's name in the label files.  [default: lrs3, lrs2 or the folder's]"
     )
     seconds: int = option(
-        16, "Longest piece of a pretraining clip in seconds; it is cut between words."
+        16, "Longest piece of a pretraining clip in seconds; it is cut between words.", bounds=COUNT
     )
     landmarks: Path | None = option(
         None, "Folder of .pkl files with landmarks, instead of a detector."
@@ -42,12 +42,11 @@ class PrepareSettings(FaceOptions):
     audio: Path | None = option(
         None, "Folder of the sounds, at the videos' paths, as VoxCeleb2 has them."
     )
-    processes: int = option(0, "Processes; 0 takes one per core.")
+    processes: int = option(0, "Processes; 0 takes one per core.", bounds=WHOLE)
     shard: str = option("1/1", "The part of the videos to do, such as 3/8, for job arrays.")
     sheet: Path | None = option(None, "Write a contact sheet of the first clips here, as PNG.")
 
     def problems(self) -> Iterator[str]:
-        yield from super().problems()
         index, _, count = self.shard.partition("/")
         numbers = index.isdecimal() and count.isdecimal()
         if not (numbers and 1 <= int(index) <= int(count)):

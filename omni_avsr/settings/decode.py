@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import option
+from omni_avsr.settings.base import COUNT, DECIBELS, SEED, option
 from omni_avsr.settings.shared import CheckpointOptions, LabelOptions, RateOptions, ToyOptions
 from omni_avsr.tasks import NORMALISERS, Condition, Task
 
@@ -14,10 +14,10 @@ class DecodingOptions(CheckpointOptions, ToyOptions, LabelOptions):
     """What `omni-avsr decode` and `evaluate` share."""
 
     data: Path | None = option(None, "Label file.  [default: the toy corpus's test clips]")
-    max_new_tokens: int = option(48, "Longest transcript, in tokens.")
+    max_new_tokens: int = option(48, "Longest transcript, in tokens.", bounds=COUNT)
     normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.", NORMALISERS)
-    max_frames: int = option(3000, "Video frames in a batch.")
-    seed: int = option(1, "Seed of the noise.")
+    max_frames: int = option(3000, "Video frames in a batch.", bounds=COUNT)
+    seed: int = option(1, "Seed of the noise.", bounds=SEED)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class DecodeSettings(DecodingOptions, RateOptions):
 
     task: Task = option(Task.AVSR, "What to transcribe from: asr, vsr or avsr.")
     snr: float | None = option(
-        None, "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]"
+        None,
+        "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]",
+        bounds=DECIBELS,
     )
     noise: str = option(
         "babble", "babble of 30 of the file's own voices at a time, white, or a folder of sounds."
@@ -47,10 +49,10 @@ class EvaluateSettings(DecodingOptions):
 
     tasks: tuple[Task, ...] | None = option(None, "Such as asr,avsr.  [default: the model's]")
     audio_rates: tuple[int, ...] | None = option(
-        None, "Audio frames per token, such as 4,16.  [default: the trained ones]"
+        None, "Audio frames per token, such as 4,16.  [default: the trained ones]", bounds=COUNT
     )
     video_rates: tuple[int, ...] | None = option(
-        None, "Video frames per token, such as 2,5.  [default: the trained ones]"
+        None, "Video frames per token, such as 2,5.  [default: the trained ones]", bounds=COUNT
     )
     snr: tuple[str, ...] = option(
         ("clean",), "Signal-to-noise ratios in dB, such as clean,10,5,0,-5."
@@ -66,8 +68,8 @@ class EvaluateSettings(DecodingOptions):
         if self.tasks == (Task.VSR,) and "clean" not in self.snr:
             yield "VSR does not hear noise: add clean to --snr"
         for snr in self.snr:
-            if snr != "clean" and not _is_number(snr):
-                yield f"{snr!r} is neither a signal-to-noise ratio in dB nor clean"
+            if snr != "clean" and not _is_ratio(snr):
+                yield f"{snr!r} is neither clean nor a signal-to-noise ratio {DECIBELS} dB"
 
     @property
     def conditions(self) -> list[Condition]:
@@ -78,9 +80,8 @@ class EvaluateSettings(DecodingOptions):
         return conditions
 
 
-def _is_number(text: str) -> bool:
+def _is_ratio(text: str) -> bool:
     try:
-        float(text)
+        return DECIBELS.hold(float(text))
     except ValueError:
         return False
-    return True

@@ -1,10 +1,9 @@
 """Groups of options that several commands share."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import Settings, option
+from omni_avsr.settings.base import COUNT, Settings, option
 
 WORLDS = ("grid", "open", "mixed")
 
@@ -30,7 +29,9 @@ class ToyOptions(Settings):
     """Which toy corpus is used where no label file is given."""
 
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.", WORLDS)
-    toy_clips: int = option(1600, "Its training clips; there are an eighth as many test clips.")
+    toy_clips: int = option(
+        1600, "Its training clips; there are an eighth as many test clips.", bounds=COUNT
+    )
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,8 @@ class FaceOptions(Settings):
     )
     download: bool = option(True, "Whether the detector may be downloaded.")
     face: int | None = option(
-        None, "Which face: 1 is the one seen longest.  [default: the one that speaks]"
+        None, "Which face: 1 is the one seen longest.  [default: the one that speaks]", bounds=COUNT
     )
-
-    def problems(self) -> Iterator[str]:
-        if self.face is not None and self.face < 1:
-            yield f"face {self.face}: faces are counted from 1, the one seen longest"
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class CheckpointOptions(Settings):
         None,
         "A run, a model's folder or hub id, or tiny.  [default: the newest run in runs/, or tiny]",
     )
-    beams: int = option(1, "Width of the beam search; 1 is greedy.")
+    beams: int = option(1, "Width of the beam search; 1 is greedy.", bounds=COUNT)
     device: str = option("auto", "auto, cpu or cuda.")
 
 
@@ -67,8 +64,12 @@ class RateOptions(Settings):
     """One token rate per modality."""
 
     audio_rate: int | None = option(
-        None, "Audio frames (50 per second) per token, such as 4.  [default: the first trained]"
+        None,
+        "Audio frames (50 per second) per token, such as 4.  [default: the first trained]",
+        bounds=COUNT,
     )
     video_rate: int | None = option(
-        None, "Video frames (25 per second) per token, such as 2.  [default: the first trained]"
+        None,
+        "Video frames (25 per second) per token, such as 2.  [default: the first trained]",
+        bounds=COUNT,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import Settings, option
+from omni_avsr.settings.base import COUNT, DECIBELS, SEED, WHOLE, Settings, option
 from omni_avsr.settings.shared import WORLDS
 from omni_avsr.settings.train import TrainSettings
 
@@ -12,12 +12,14 @@ from omni_avsr.settings.train import TrainSettings
 class ToySettings(Settings):
     """The options of `omni-avsr toy`."""
 
-    clips: int = option(1600, "Training clips.")
+    clips: int = option(1600, "Training clips.", bounds=COUNT)
     world: str = option(
         "grid", "grid: six-word commands; open: sentences of over 500 words; mixed: both.", WORLDS
     )
-    seed: int = option(1, "Seed of sentences, voices and mouths.")
-    processes: int = option(0, "Processes; 0 takes one per core. The corpus does not depend on it.")
+    seed: int = option(1, "Seed of sentences, voices and mouths.", bounds=SEED)
+    processes: int = option(
+        0, "Processes; 0 takes one per core. The corpus does not depend on it.", bounds=WHOLE
+    )
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class DemoSettings(Settings):
     """The options of `omni-avsr demo`."""
 
     out: Path = option(Path("runs/demo"), "The run's folder.")
-    seed: int = option(1, "Seed of everything random.")
-    max_steps: int = option(TrainSettings.max_steps, "Optimizer steps.")
-    toy_clips: int = option(1600, "Training clips; there are an eighth as many test clips.")
-    snr: float = option(0.0, "Signal-to-noise ratio of the babble, in dB.")
+    seed: int = option(1, "Seed of everything random.", bounds=SEED)
+    max_steps: int = option(TrainSettings.max_steps, "Optimizer steps.", bounds=COUNT)
+    toy_clips: int = option(
+        1600, "Training clips; there are an eighth as many test clips.", bounds=COUNT
+    )
+    snr: float = option(0.0, "Signal-to-noise ratio of the babble, in dB.", bounds=DECIBELS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omni_avsr import methods
-from omni_avsr.settings.base import Settings, option
+from omni_avsr.settings.base import COUNT, DECIBELS, POSITIVE, SEED, SHARE, WHOLE, Settings, option
 from omni_avsr.settings.shared import LabelOptions, ToyOptions
 from omni_avsr.tasks import Task
 
@@ -23,9 +23,12 @@ class MethodOptions(Settings):
     audio_rates: tuple[int, ...] | None = option(
         None,
         "Audio frames (50 per second) per token, such as 4,16.  [default: 4,16, or 4 if fixed]",
+        bounds=COUNT,
     )
     video_rates: tuple[int, ...] | None = option(
-        None, "Video frames (25 per second) per token, such as 2,5.  [default: 2,5, or 2 if fixed]"
+        None,
+        "Video frames (25 per second) per token, such as 2,5.  [default: 2,5, or 2 if fixed]",
+        bounds=COUNT,
     )
     rates_in_a_step: str | None = option(
         None, "fixed, all or sampled.  [default: the method's]", ("fixed", "all", "sampled")
@@ -37,7 +40,9 @@ class MethodOptions(Settings):
         None, "one, or per_rate.  [default: the method's]", ("one", "per_rate")
     )
     task_weights: tuple[float, ...] = option(
-        (1.0, 1.5, 1.0), "Weights of the losses of ASR, VSR and AVSR, such as 1,1.5,1."
+        (1.0, 1.5, 1.0),
+        "Weights of the losses of ASR, VSR and AVSR, such as 1,1.5,1.",
+        bounds=WHOLE,
     )
 
     @property
@@ -74,18 +79,22 @@ class ModelOptions(Settings):
     llm: str = option(
         "tiny-m", "A causal language model: hub id, folder, or tiny-s, tiny-m, tiny-l."
     )
-    lora_rank: int = option(16, "Rank of the LLM's LoRAs.")
-    lora_alpha: float = option(32.0, "Alpha of the LLM's LoRAs, which are scaled by alpha / rank.")
+    lora_rank: int = option(16, "Rank of the LLM's LoRAs.", bounds=WHOLE)
+    lora_alpha: float = option(
+        32.0, "Alpha of the LLM's LoRAs, which are scaled by alpha / rank.", bounds=POSITIVE
+    )
     lora_targets: tuple[str, ...] = option(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         "The layers they adapt, such as q_proj,v_proj.",
     )
     video_lora_rank: int = option(
-        0, "Rank of the video encoder's LoRA; 0 keeps the encoder as it is."
+        0, "Rank of the video encoder's LoRA; 0 keeps the encoder as it is.", bounds=WHOLE
     )
-    video_lora_alpha: float = option(32.0, "Alpha of the video encoder's LoRA.")
-    projector_width: int = option(256, "Hidden width of the projectors.")
-    sink_loss_weight: float = option(0.0, "Weight of the attention-sink decorrelation loss.")
+    video_lora_alpha: float = option(32.0, "Alpha of the video encoder's LoRA.", bounds=POSITIVE)
+    projector_width: int = option(256, "Hidden width of the projectors.", bounds=COUNT)
+    sink_loss_weight: float = option(
+        0.0, "Weight of the attention-sink decorrelation loss.", bounds=WHOLE
+    )
     audio_context: str = option(
         "clip",
         "What Whisper runs on: clip, or padded to 30 s, as published.",
@@ -97,29 +106,40 @@ class ModelOptions(Settings):
 class OptimizerOptions(Settings):
     """How long and how fast the training goes, and in which batches."""
 
-    max_steps: int = option(300, "Optimizer steps.")
-    seed: int = option(1, "Seed of everything random.")
-    max_frames: int = option(1200, "Video frames in a batch; a longer clip is left out.")
-    accumulate: int = option(1, "Batches per optimizer step.")
-    lr: float = option(2e-3, "Peak learning rate of AdamW.")
-    warmup_steps: int = option(30, "Steps until the peak; a cosine then falls to zero.")
-    weight_decay: float = option(0.1, "Weight decay of matrices; never of norms and biases.")
-    clip: float = option(1.0, "Largest norm of the gradient; 0 does not clip.")
+    max_steps: int = option(300, "Optimizer steps.", bounds=COUNT)
+    seed: int = option(1, "Seed of everything random.", bounds=SEED)
+    max_frames: int = option(
+        1200, "Video frames in a batch; a longer clip is left out.", bounds=COUNT
+    )
+    accumulate: int = option(1, "Batches per optimizer step.", bounds=COUNT)
+    lr: float = option(2e-3, "Peak learning rate of AdamW.", bounds=POSITIVE)
+    warmup_steps: int = option(
+        30, "Steps until the peak; a cosine then falls to zero.", bounds=WHOLE
+    )
+    weight_decay: float = option(
+        0.1, "Weight decay of matrices; never of norms and biases.", bounds=WHOLE
+    )
+    clip: float = option(1.0, "Largest norm of the gradient; 0 does not clip.", bounds=WHOLE)
     noise_probability: float = option(
-        0.5, "Share of training clips with babble, made of other training clips."
+        0.5, "Share of training clips with babble, made of other training clips.", bounds=SHARE
     )
     noise_snr: tuple[float, ...] = option(
         (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0),
         "Signal-to-noise ratios of the babble in dB, drawn at random.",
+        bounds=DECIBELS,
     )
     audio_mask: float = option(
-        0.0, "Longest time mask on the waveform, in seconds per second; published 0.4."
+        0.0,
+        "Longest time mask on the waveform, in seconds per second; published 0.4.",
+        bounds=WHOLE,
     )
     video_mask: float = option(
-        0.0, "Longest time mask on the video, in seconds per second; published 0.4."
+        0.0, "Longest time mask on the video, in seconds per second; published 0.4.", bounds=WHOLE
     )
     cache_copies: int = option(
-        1, "Augmented copies of each clip that are encoded once and kept; 0 encodes in every step."
+        1,
+        "Augmented copies of each clip that are encoded once and kept; 0 encodes in every step.",
+        bounds=WHOLE,
     )
     feature_cache: Path | None = option(
         None, "Folder to keep encoded copies in, for runs on the same data and encoders."
@@ -137,30 +157,36 @@ class RunOptions(Settings):
     """Where the run's files go, when it validates and saves, and on which devices it runs."""
 
     out: Path = option(Path("runs/train"), "The run's folder.")
-    valid_every: int = option(0, "Steps between validations; 0 validates only at the end.")
-    keep: int = option(
-        0, "How many checkpoints to keep, one per validation, for `omni-avsr average`."
+    valid_every: int = option(
+        0, "Steps between validations; 0 validates only at the end.", bounds=WHOLE
     )
-    valid_clips: int = option(48, "Validation clips used.")
-    save_every: int = option(100, "Steps between the checkpoints that a run can be resumed from.")
+    keep: int = option(
+        0,
+        "How many checkpoints to keep, one per validation, for `omni-avsr average`.",
+        bounds=WHOLE,
+    )
+    valid_clips: int = option(48, "Validation clips used.", bounds=COUNT)
+    save_every: int = option(
+        100, "Steps between the checkpoints that a run can be resumed from.", bounds=COUNT
+    )
     resume: str = option(
         "auto",
         "auto resumes the run in --out if there is one, never refuses to; or a checkpoint file.",
     )
     max_unreadable: float = option(
-        0.01, "Share of clips that may be unreadable before the run stops."
+        0.01, "Share of clips that may be unreadable before the run stops.", bounds=SHARE
     )
     precision: str | None = option(
         None, "Lightning's precision.  [default: bf16-mixed on a GPU, else 32-true]"
     )
     devices: str = option("auto", "Lightning's devices: a number, or auto.")
-    nodes: int = option(1, "Machines, each with as many devices.")
+    nodes: int = option(1, "Machines, each with as many devices.", bounds=COUNT)
     strategy: str = option(
         "auto",
         "ddp; fsdp, which shards the LLM's layers; auto is ddp if there are several devices.",
         ("auto", "ddp", "fsdp"),
     )
-    workers: int = option(0, "Processes that read clips.")
+    workers: int = option(0, "Processes that read clips.", bounds=WHOLE)
     logger: str = option(
         "tensorboard",
         "tensorboard, wandb, csv or none; all but none write metrics.csv.",

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from omni_avsr import transcribe
 from omni_avsr.cli.app import app
+from omni_avsr.decode.contents import look
 from omni_avsr.decode.decode import load_decoder
-from omni_avsr.decode.transcribe import Segment, Transcript, expand, look
+from omni_avsr.decode.transcribe import Segment, Transcript, expand
 from omni_avsr.decode.transcripts import clock, subtitles
 from omni_avsr.decode.windows import MARGIN, moments, silence, windows
 from omni_avsr.errors import InputError
@@ -163,7 +164,7 @@ def test_the_noise_of_a_room_is_silence():
 
 def test_speech_without_a_face_is_reported_if_the_model_needs_one(files, model, monkeypatch):
     mouths = [np.zeros((96, 96), np.uint8)] * 15 + [None] * 15
-    monkeypatch.setattr("omni_avsr.decode.transcribe._mouths", lambda *_: lambda: iter(mouths))
+    monkeypatch.setattr("omni_avsr.decode.contents._mouths", lambda *_: lambda: iter(mouths))
     decoder = load_decoder(model, "cpu")
     decoder.model.config.tasks = (Task.AVSR,)
     monkeypatch.setattr("omni_avsr.decode.transcribe.load_decoder", lambda *_: decoder)

@@ -152,7 +152,7 @@ def test_only_what_is_asked_for_is_measured(settings):
     assert result.route == Route(Task.ASR, 16)
     with pytest.raises(InputError, match="audio rate 3 was not trained"):
         evaluate(replace(settings, audio_rates=(3,)))
-    with pytest.raises(InputError, match="'loud' is neither a signal-to-noise ratio in dB nor"):
+    with pytest.raises(InputError, match="'loud' is neither clean nor a signal-to-noise"):
         evaluate(replace(settings, snr=("loud",)))
 
 
