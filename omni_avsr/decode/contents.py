@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from omni_avsr.decode.windows import SILENT, Crop, silence
+from omni_avsr.decode.windows import SILENT, Crop, Window, moments, silence, windows
 from omni_avsr.errors import InputError
 from omni_avsr.media import faces, mouth, streams
 from omni_avsr.settings import TranscribeSettings
@@ -27,6 +27,25 @@ class Contents:
     sounds: Callable[[], Iterable[np.ndarray]] | None  # blocks of samples
     mouths: Callable[[], Iterable[Crop]] | None  # one per frame
     silent: float  # loudness below which nothing is said
+
+
+def windows_of(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Iterator[Window]:
+    """The windows of a file that one of the tasks can transcribe."""
+    contents = look(file, tasks, settings)
+    sounds = streams.frames_of_sound(contents.sounds()) if contents.sounds else None
+    mouths = contents.mouths() if contents.mouths else None
+    stream = moments(sounds, mouths, contents.silent)
+    left_out = 0  # frames
+    for window in windows(stream, settings.max_seconds_per_window, settings.pause):
+        if window.task in tasks:
+            yield window
+        else:
+            left_out += window.frames
+    if left_out:
+        raise InputError(
+            f"{file}: {left_out / VIDEO_FPS:.0f} s without a face left out, "
+            "as the model does not transcribe from sound only"
+        )
 
 
 def look(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Contents:

@@ -12,13 +12,12 @@ import cv2
 import torch
 
 from omni_avsr.data.clips import VIDEO_SUFFIXES, media_files
-from omni_avsr.decode.contents import look
+from omni_avsr.decode.contents import windows_of
 from omni_avsr.decode.decode import Decoder, load_decoder
-from omni_avsr.decode.windows import Window, moments, windows
+from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
-from omni_avsr.media import streams
 from omni_avsr.settings import TranscribeSettings
-from omni_avsr.tasks import VIDEO_FPS, Task
+from omni_avsr.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _batches(
     longest = 0  # frames
     for number, transcript in enumerate(transcripts):
         try:
-            for window in _windows(transcript.file, tasks, settings):
+            for window in windows_of(transcript.file, tasks, settings):
                 longest = max(longest, window.frames)
                 if batch and longest * (len(batch) + 1) > settings.max_frames:
                     yield batch
@@ -148,25 +147,6 @@ def _batches(
             transcript.error = str(error)
     if batch:
         yield batch
-
-
-def _windows(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Iterator[Window]:
-    """The windows of a file that one of the tasks can transcribe."""
-    contents = look(file, tasks, settings)
-    sounds = streams.frames_of_sound(contents.sounds()) if contents.sounds else None
-    mouths = contents.mouths() if contents.mouths else None
-    stream = moments(sounds, mouths, contents.silent)
-    left_out = 0  # frames
-    for window in windows(stream, settings.max_seconds_per_window, settings.pause):
-        if window.task in tasks:
-            yield window
-        else:
-            left_out += window.frames
-    if left_out:
-        raise InputError(
-            f"{file}: {left_out / VIDEO_FPS:.0f} s without a face left out, "
-            "as the model does not transcribe from sound only"
-        )
 
 
 def _decode(
