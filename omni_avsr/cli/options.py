@@ -47,7 +47,10 @@ def takes(settings: type[Settings]) -> Callable[[Callable[..., None]], Callable[
                 value = values.pop(own.name)
                 if _is_given(ctx, own.name):
                     chosen[own.name] = value
-            command(settings(**chosen), **values)
+            options = settings(**chosen)
+            if missing := list(options.missing_files()):
+                raise InputError("; ".join(missing))
+            command(options, **values)
 
         run.__signature__ = _signature(command, settings)  # type: ignore[attr-defined]
         run.__doc__ = command.__doc__

@@ -1,8 +1,10 @@
 """How options are declared, and how their values are turned into the declared types."""
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -37,10 +39,18 @@ DECIBELS = Bounds(-100, 100)
 
 
 def option(
-    default: Any, help: str, choices: tuple[str, ...] = (), bounds: Bounds | None = None
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    bounds: Bounds | None = None,
+    must_exist: bool = False,
 ) -> Any:
-    """A field that is also a command-line option; one of numbers has bounds."""
-    return field(default=default, metadata={"help": help, "choices": choices, "bounds": bounds})
+    """A field that is also a command-line option.
+
+    One of numbers has bounds. A path that must exist is looked for before the command begins.
+    """
+    facts = {"help": help, "choices": choices, "bounds": bounds, "must_exist": must_exist}
+    return field(default=default, metadata=facts)
 
 
 def required(hint: object) -> Any:
@@ -110,6 +120,15 @@ class Settings:
                     yield f"unknown {name} {item!r}; available: {', '.join(choices)}"
                 if bounds and not bounds.hold(item):
                     yield f"{own.name} must be {bounds}, not {item}"
+
+    def missing_files(self) -> Iterator[str]:
+        """Files and folders that are given but do not exist."""
+        for own in fields(self):
+            path = getattr(self, own.name)
+            if not (own.metadata["must_exist"] and isinstance(path, Path)):
+                continue
+            if not os.path.exists(path):  # Path.exists raises if the path is too long
+                yield f"{own.name} {path} does not exist"
 
     def problems(self) -> Iterator[str]:
         """What contradicts itself."""

@@ -37,10 +37,10 @@ class PrepareSettings(FaceOptions):
         16, "Longest piece of a pretraining clip in seconds; it is cut between words.", bounds=COUNT
     )
     landmarks: Path | None = option(
-        None, "Folder of .pkl files with landmarks, instead of a detector."
+        None, "Folder of .pkl files with landmarks, instead of a detector.", must_exist=True
     )
     audio: Path | None = option(
-        None, "Folder of the sounds, at the videos' paths, as VoxCeleb2 has them."
+        None, "Folder of the sounds, at the videos' paths, as VoxCeleb2 has them.", must_exist=True
     )
     processes: int = option(0, "Processes; 0 takes one per core.", bounds=WHOLE)
     shard: str = option("1/1", "The part of the videos to do, such as 3/8, for job arrays.")

@@ -13,7 +13,9 @@ from omni_avsr.tasks import NORMALISERS, Condition, Task
 class DecodingOptions(CheckpointOptions, ToyOptions, LabelOptions):
     """What `omni-avsr decode` and `evaluate` share."""
 
-    data: Path | None = option(None, "Label file.  [default: the toy corpus's test clips]")
+    data: Path | None = option(
+        None, "Label file.  [default: the toy corpus's test clips]", must_exist=True
+    )
     max_new_tokens: int = option(48, "Longest transcript, in tokens.", bounds=COUNT)
     normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.", NORMALISERS)
     max_frames: int = option(3000, "Video frames in a batch.", bounds=COUNT)

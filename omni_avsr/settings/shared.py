@@ -13,7 +13,9 @@ class LabelOptions(Settings):
     """How a label file is read."""
 
     root: Path | None = option(
-        None, "Folder that the file's paths start from.  [default: as its format has it]"
+        None,
+        "Folder that the file's paths start from.  [default: as its format has it]",
+        must_exist=True,
     )
     format: str | None = option(
         None, "The label file's format, if it is not detected correctly.  [default: detected]"
@@ -21,6 +23,7 @@ class LabelOptions(Settings):
     tokens: Path | None = option(
         None,
         "For label files of token ids: a list of pieces and ids, or Auto-AVSR's .model beside it.",
+        must_exist=True,
     )
 
 
@@ -39,7 +42,9 @@ class FaceOptions(Settings):
     """How the mouth is found in raw video."""
 
     detector: Path | None = option(
-        None, "The face detector's file, YuNet as ONNX.  [default: found or downloaded]"
+        None,
+        "The face detector's file, YuNet as ONNX.  [default: found or downloaded]",
+        must_exist=True,
     )
     download: bool = option(True, "Whether the detector may be downloaded.")
     face: int | None = option(

@@ -200,12 +200,16 @@ class TrainSettings(
 ):
     """The options of `omni-avsr train`; the defaults train the tiny towers on the toy corpus."""
 
-    data: Path | None = option(None, "Label file of the training clips.  [default: the toy corpus]")
+    data: Path | None = option(
+        None, "Label file of the training clips.  [default: the toy corpus]", must_exist=True
+    )
     valid: Path | None = option(
         None, "Label file of the validation clips.  [default: the toy corpus's]"
     )
     test: Path | None = option(
-        None, "Label file of the test clips, to make sure that training does not validate on them."
+        None,
+        "Label file of the test clips, to make sure that training does not validate on them.",
+        must_exist=True,
     )
     validate_on_test: bool = option(False, "Allow validation on clips of the test file.")
 

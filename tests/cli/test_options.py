@@ -1,6 +1,8 @@
 """Settings classes as options, and options from a run.json or a TOML file."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -203,3 +205,23 @@ def test_a_file_that_does_not_exist_is_a_usage_error(tmp_path):
     given, output = run(TrainSettings, "--config", tmp_path / "none.toml")
     assert given is None
     assert "does not exist" in output
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["train", "--valid", "5%"], "data"),
+        (["decode"], "data"),
+        (["evaluate"], "root"),
+        (["prepare", "videos", "--out", "out"], "landmarks"),
+    ],
+)
+def test_a_missing_file_is_told_before_torch_is_imported(command, option):
+    arguments = [*command, f"--{option}", "gone"]
+    code = (
+        "import sys; from omni_avsr.cli.app import app; from typer.testing import CliRunner; "
+        f"error = CliRunner().invoke(app, {arguments}).exception; "
+        "print(error, 'torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.strip() == f"{option} gone does not exist False"
