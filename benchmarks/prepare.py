@@ -92,7 +92,9 @@ def measure(file: Path, detector: Path | None) -> Timings:
         return np.stack(list(mouth.crops(streams.video_frames(file), found)))
 
     frames, decode_seconds = timed(decode)
-    (tracks, _), detect_seconds = timed(lambda: faces.follow(streams.video_frames(file), detect))
+    (tracks, _), detect_seconds = timed(
+        lambda: faces.find(lambda: streams.video_frames(file), detect)
+    )
     track = tracks[0]
     found = mouth.locate_mouth(track.frames, track.points, frames)
     crops, warp_seconds = timed(warp)

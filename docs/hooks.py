@@ -28,7 +28,7 @@ def options_table(kind: type[Settings]) -> str:
 
 def flag(name: str, default: Any) -> str:
     """The option as it is typed; a switch that is on by default is shown with its negation."""
-    dashed = name.replace("_", "-")
+    dashed = name.removesuffix("_").replace("_", "-")
     return f"`--no-{dashed}`" if default is True else f"`--{dashed}`"
 
 

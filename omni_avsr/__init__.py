@@ -11,7 +11,7 @@ from omni_avsr.tasks import VERSION as __version__
 from omni_avsr.tasks import Condition, Route, Task
 
 if TYPE_CHECKING:
-    from omni_avsr.decode.transcribe import transcribe
+    from omni_avsr.decode.transcribe import Transcriber, transcribe
     from omni_avsr.model import (
         AVHubertConfig,
         AVHubertEncoder,
@@ -38,6 +38,7 @@ __all__ = [
     "OmniAVSRProcessor",
     "Route",
     "Task",
+    "Transcriber",
     "__version__",
     "transcribe",
 ]
@@ -46,5 +47,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'omni_avsr' has no attribute {name!r}")
-    module = "omni_avsr.decode.transcribe" if name == "transcribe" else "omni_avsr.model"
+    is_short_way = name in ("Transcriber", "transcribe")
+    module = "omni_avsr.decode.transcribe" if is_short_way else "omni_avsr.model"
     return getattr(import_module(module), name)

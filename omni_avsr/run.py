@@ -39,10 +39,26 @@ def with_progress(
 
 def is_first_process() -> bool:
     """Whether this is the process of a run that writes and prints."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if rank := os.environ.get(name):
-            return int(rank) == 0
-    return True
+    if os.environ.get("RANK"):  # torchrun, also inside of SLURM
+        return _number("RANK") == 0
+    if _in_srun():
+        return _number("SLURM_PROCID") == 0
+    return _number("NODE_RANK") == 0 and _number("LOCAL_RANK") == 0
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, and so of its GPU."""
+    return _number("LOCAL_RANK" if os.environ.get("LOCAL_RANK") else "SLURM_LOCALID")
+
+
+def _in_srun() -> bool:
+    """Whether srun has started this process, by the rules of Lightning's SLURMEnvironment."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    return "SLURM_NTASKS" in os.environ and not interactive
+
+
+def _number(variable: str) -> int:
+    return int(os.environ.get(variable) or 0)
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     resumed: list[Row] = field(default_factory=list)  # when and from which checkpoint
+    clips: str = ""  # the digest of the clips that it trains and validates on
     trained: Row | None = None  # what the training took; None until it has finished
 
 
@@ -74,7 +91,7 @@ def is_trained(run: Path) -> bool:
     return record is not None and record.trained is not None
 
 
-def start_run(run: Path, settings: Settings, resumed: Path | None = None) -> None:
+def start_run(run: Path, settings: Settings, resumed: Path | None = None, clips: str = "") -> None:
     """Writes the run.json of a new run, or adds to that of a resumed one."""
     record: Row = {
         "settings": asdict(settings),
@@ -82,6 +99,7 @@ def start_run(run: Path, settings: Settings, resumed: Path | None = None) -> Non
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{n: version(n) for n in PACKAGES}},
         "commit": _git_commit(),
+        "clips": clips,
     }
     known = read_run(run) if resumed else None
     if known is not None:
@@ -109,13 +127,6 @@ def refuse_existing(out: Path) -> None:
         return
     if not out.is_dir() or any(path.name != LOCK for path in out.iterdir()):
         raise InputError(f"{out} holds another run: choose another --out, or remove it")
-
-
-def newest_model(runs: Path) -> Path | None:
-    """The model of the run in a folder of runs that finished last."""
-    finished = [file.parent for file in runs.glob("**/run.json") if is_trained(file.parent)]
-    models = [run / "model" for run in finished if (run / "model" / "config.json").is_file()]
-    return max(models, key=lambda folder: (folder / "config.json").stat().st_mtime, default=None)
 
 
 def _git_commit() -> str | None:

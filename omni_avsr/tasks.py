@@ -30,6 +30,9 @@ MODALITIES = ("audio", "video")  # in the order of the token sequence
 FRAME_RATES = {"audio": AUDIO_FPS, "video": VIDEO_FPS}  # encoder frames per second
 NORMALISERS = ("lower", "13a", "whisper")  # how texts can be scored
 PUBLISHED_MINIMUM_AUDIO_FRAMES = 25  # half a second
+# Enough for fast speech that a tokenizer spells in bytes: 18 a second at most in the toy corpus
+TRANSCRIPT_TOKENS = 32  # of any transcript, and as many more
+TRANSCRIPT_TOKENS_PER_SECOND = 32
 
 
 class Task(StrEnum):
@@ -173,6 +176,11 @@ def audio_frames(samples: int, exact: bool = True) -> int:
 def token_count(frames: int, rate: int, keep_tail: bool) -> int:
     """Tokens that so many frames become; with keep_tail a last partial window is one more."""
     return -(-frames // rate) if keep_tail else frames // rate
+
+
+def longest_transcript(seconds: float) -> int:
+    """Tokens at which the transcript of so long a clip is cut, unless another limit is given."""
+    return TRANSCRIPT_TOKENS + int(TRANSCRIPT_TOKENS_PER_SECOND * seconds)
 
 
 def _float32(number: float) -> float:

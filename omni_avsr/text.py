@@ -109,10 +109,11 @@ def word_errors(reference: str, hypothesis: str) -> Errors:
 
 
 def total_errors(pairs: Iterable[tuple[str, str]]) -> Errors:
-    """The summed errors of (reference, hypothesis) pairs."""
+    """The summed errors of (reference, hypothesis) pairs that have a reference."""
     total = Errors()
     for reference, hypothesis in pairs:
-        total += word_errors(reference, hypothesis)
+        if reference.strip():
+            total += word_errors(reference, hypothesis)
     return total
 
 

@@ -5,9 +5,9 @@
 Trains twenty-one models per seed, which takes about an hour on two cores. They are kept in --out,
 so an interrupted recipe is resumed.
 
-A comparison is decided by a bootstrap over seeds and clips, the same for both models: it "holds" if
-the 95 % interval of the difference lies where the claim has it, "does not hold" if it lies
-elsewhere, and is "undecided" otherwise.
+A comparison is decided by the 95 % interval of the difference, for which seeds and clips are random
+draws: it "holds" if the interval lies where the claim has it, "does not hold" if it lies elsewhere,
+and is "undecided" otherwise. With fewer than three seeds it is always undecided.
 """
 
 from collections.abc import Callable, Sequence
@@ -75,8 +75,9 @@ HEAD = f"""# The papers' claims, on the toy corpus
 
 Written by `python recipes/claims.py --write docs/claims.md`, section by section (`--claims`). WER
 in percent on {TOY.toy_clips // 8} clips of unseen sentences and speakers; differences in points
-with their 95 % interval, by a bootstrap over seeds and clips. "No worse" and "alike" allow one
-point or a quarter of the errors, whichever is more.
+with their 95 % interval: Student's t over the seeds, widened by the interval over the clips, unless
+a section says otherwise. With fewer than three seeds nothing is decided. "No worse" and "alike"
+allow one point or a quarter of the errors, whichever is more.
 """
 
 
@@ -292,7 +293,9 @@ CLAIMS: list[Callable[[Lab], Claim]] = [
 def main(
     out: Out = Path("runs/claims"),
     steps: Steps = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, such as 1,2,3.")] = "1,2,3",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds, such as 1,2,3; fewer than three decide nothing.")
+    ] = "1,2,3",
     claims: Annotated[str, typer.Option(help="Which claims, by number.")] = "1,2,3,4,5,6,7,8",
     write: Annotated[
         Path | None,
@@ -307,9 +310,12 @@ def main(
         raise typer.BadParameter(
             "the claims are tested on the toy corpus; for LRS3 there is a recipe per table"
         )
-    lab = Lab(out, steps, [int(seed) for seed in seeds.split(",")])
+    lab = Lab(out, steps, _numbers(seeds))
+    numbers = _numbers(claims)
+    if not set(numbers).issubset(range(1, 1 + len(CLAIMS))):
+        raise typer.BadParameter(f"the claims are numbered from 1 to {len(CLAIMS)}, not {claims}")
     found = {}
-    for number in map(int, claims.split(",")):
+    for number in numbers:
         claim = CLAIMS[number - 1](lab)
         found[number] = claim
         Console().print(f"[bold]{number}. {escape(claim.text)}[/bold] {claim.verdict}")
@@ -317,6 +323,14 @@ def main(
             Console().print(f"   {line}", highlight=False)
     if write:
         write_page(write, found, lab)
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers of a list, each once."""
+    try:
+        return list(dict.fromkeys(map(int, text.split(","))))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of whole numbers such as 1,2,3") from None
 
 
 def write_page(file: Path, found: dict[int, Claim], lab: Lab) -> None:

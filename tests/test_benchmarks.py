@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as all_of_them
-from benchmarks import cost, decode, gpu, matryoshka, step, yardstick
+from benchmarks import cost, decode, gpu, intervals, matryoshka, step, yardstick
 from omni_avsr.tasks import Task
 
 
@@ -106,3 +106,10 @@ def test_each_has_a_command(name):
     app = typer.Typer()
     app.command()(importlib.import_module(f"benchmarks.{name}").main)
     assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+
+
+def test_intervals_are_counted_in_miniature():
+    spread, seeds, *misses, width = intervals.row(of_seed=0.1, seeds=3, worlds=4)
+    assert (spread, seeds) == ("1.0 points", "3")
+    assert len(misses) == 3
+    assert width.startswith("±")

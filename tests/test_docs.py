@@ -58,6 +58,8 @@ OTHERS_OPTIONS = {  # options in the text that are not ours
     "--claims",
     "--help",
     "--kill-on-bad-exit",
+    "--nodes",
+    "--ntasks-per-node",
     "--rank",
     "--seeds",
     "--labels",

@@ -77,6 +77,7 @@ def test_a_total_weighs_clips_by_their_words():
     )
     assert total.wer == 2 / 7
     assert total_errors([]) == Errors()
+    assert total_errors([(" ", "all that is said is inserted"), ("x", "x")]).wer == 0
 
 
 def test_errors_add_up_field_by_field():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from omni_avsr.files import write_atomically
 from omni_avsr.model import Features
-from omni_avsr.train.batches import padded_features
+from omni_avsr.train.features import padded_features
 from tools.augment import Noise
 from tools.corpus import ClipBatch, Clips, Corpus
 from tools.terminal import console

@@ -13,15 +13,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from omni_avsr.choice import chosen_model
 from omni_avsr.cli import convert, data, measure
+from omni_avsr.cli.decoded import show_result, show_worst
+from omni_avsr.cli.imports import quick_imports
 from omni_avsr.cli.options import takes
 from omni_avsr.cli.terminal import (
     Bars,
-    alignment,
     complain,
+    name_model,
+    note,
     say,
     show_finding,
-    show_result,
+    stop_bars,
     table_one,
 )
 from omni_avsr.errors import InputError
@@ -39,6 +43,7 @@ NEXT = (
     "omni-avsr decode --checkpoint tiny --toy-world open --beams 5",
     "omni-avsr train --tasks asr,vsr,avsr --llm tiny-l --out runs/larger",
 )
+INTERRUPTED = 130  # the exit code after Ctrl-C
 MODELS = "Train and use models"  # panels of --help
 START = "Start here"
 
@@ -62,7 +67,11 @@ def main() -> None:
     """Runs the app, and turns errors into messages and exit codes."""
     chosen = GlobalOptions()
     try:
-        app(prog_name="omni-avsr", obj=chosen)
+        _run(chosen)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            note("interrupted")
+        raise
     except (InputError, OSError) as error:
         if chosen.debug:
             traceback.print_exc()
@@ -72,6 +81,13 @@ def main() -> None:
         traceback.print_exc()
         complain(REPORT)
         sys.exit(1)
+
+
+def _run(chosen: GlobalOptions) -> None:
+    try:
+        app(prog_name="omni-avsr", obj=chosen)
+    finally:
+        stop_bars()
 
 
 def _version(asked: bool) -> None:
@@ -109,7 +125,11 @@ def demo(settings: DemoSettings) -> None:
 
 
 @app.command("doctor", rich_help_panel=START)
-def doctor() -> None:
+def doctor(
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download the face detector if it is not installed.")
+    ] = False,
+) -> None:
     """Check that this machine has what omni-avsr needs, and say how to get the rest.
 
     The exit code is 1 if something fails.
@@ -118,7 +138,7 @@ def doctor() -> None:
 
     silence_libraries()
     something_fails = False
-    for finding in examine():
+    for finding in examine(fetch):
         show_finding(finding)
         something_fails = something_fails or finding.fails
     if something_fails:
@@ -167,17 +187,19 @@ def decode(settings: DecodeSettings) -> None:
 
     Without --data, the test clips of the toy corpus are transcribed.
     """
-    from omni_avsr.decode.hypothesis import worst
-    from omni_avsr.measure.evaluate import decode_file
-    from omni_avsr.toy import toy_corpus
+    with quick_imports():
+        from omni_avsr.measure.evaluate import decode_file
+        from omni_avsr.toy import toy_corpus
 
     silence_libraries()
+    name_model(chosen_model(settings.checkpoint))
     evaluation = decode_file(settings, Bars(), toy_corpus)
-    for hypothesis in worst(evaluation.hypotheses):
-        say(f"[dim]{escape(hypothesis.id)}[/dim]")
-        print(alignment(*hypothesis.scored), end="\n\n")
-    (result,) = evaluation.results
-    show_result(result)
+    show_worst(evaluation.hypotheses)
+    for result in evaluation.results:
+        show_result(result)
+    if not evaluation.results:
+        clips = len(evaluation.hypotheses)
+        say(f"{clips} clips were transcribed; as none has a text, nothing can be scored")
     measure.exit_if_unreadable(evaluation.unreadable)
 
 
@@ -191,24 +213,13 @@ def transcribe(
 ) -> None:
     """Print what is said in videos, mouth clips or sounds of any length.
 
-    The exit code is 1 if some of the files fail, and 2 if all of them do.
+    What goes to --out is resumed by the same command after an interruption. The exit code is 1 if
+    some of the files fail, and 2 if all of them do.
     """
-    from omni_avsr.decode.transcribe import expand, transcribe_files
-    from omni_avsr.decode.transcripts import Writer
+    from omni_avsr.cli.transcribe import run
 
-    silence_libraries()
-    found = expand(files)
-    several = len(found) > 1 or any(path.is_dir() for path in files)
-    errors = []
-    with Writer(settings.format, settings.out, found, several) as writer:
-        for transcript in transcribe_files(found, settings):
-            writer.write(transcript)
-            if transcript.error:
-                errors.append(transcript.error)
-    for error in errors:
-        complain(error)
-    if errors:
-        raise typer.Exit(2 if len(errors) == len(found) else 1)
+    if code := run(settings, files):
+        raise typer.Exit(code)
 
 
 app.add_typer(measure.app)

@@ -12,9 +12,10 @@ from rich.markup import escape
 from omni_avsr.cli.terminal import say
 from omni_avsr.errors import InputError
 from omni_avsr.run import silence_libraries
+from omni_avsr.tasks import Task
 
 if TYPE_CHECKING:
-    from omni_avsr.convert.weights import Renamed
+    from omni_avsr.convert.folder import Renamed
 
 Out = Annotated[Path, typer.Argument(help="The folder to write, which must be new or empty.")]
 FairseqFile = Annotated[
@@ -57,6 +58,14 @@ LlmLoraScale = Annotated[
     float, typer.Option(help="Factor of the LLM's LoRA, the published ALPHA / RANK.")
 ]
 VideoLoraScale = Annotated[float, typer.Option(help="Factor of AV-HuBERT's LoRA.")]
+Tasks = Annotated[
+    str,
+    typer.Option(
+        metavar="TASK,TASK",
+        help="The tasks of the training: asr, vsr, avsr. By default those whose prompts are in the "
+        "file, or the one of a file without prompts.",
+    ),
+]
 
 app = typer.Typer(
     help="Convert published weights into our folders. No code in their files is executed.",
@@ -84,6 +93,7 @@ def official(  # noqa: PLR0913 - one parameter per option of the command
     video_encoder: FairseqConfig = None,
     lora_scale: LlmLoraScale = 0.125,
     video_lora_scale: VideoLoraScale = 2.0,
+    tasks: Tasks = "",
 ) -> None:
     """Convert a checkpoint of Omni-AVSR, Llama-MTSK or Llama-AVSR into a model with all weights."""
     from omni_avsr.convert.official import LoraScales, convert_official
@@ -98,6 +108,7 @@ def official(  # noqa: PLR0913 - one parameter per option of the command
         video_rates=_numbers(video_rates),
         video_config=video_encoder,
         lora_scales=LoraScales(lora_scale, video_lora_scale),
+        tasks=_tasks(tasks),
     )
     _show_renamed(renamed, out)
 
@@ -107,6 +118,11 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(map(int, text.split(",")))
     except ValueError:
         raise InputError(f"{text!r} is not a list of whole numbers such as 4,16") from None
+
+
+def _tasks(text: str) -> tuple[Task, ...]:
+    """The tasks of a list, each once."""
+    return tuple({Task(name): None for name in text.split(",") if name})
 
 
 def _show_renamed(renamed: Sequence["Renamed"], out: Path) -> None:

@@ -59,13 +59,21 @@ def prepare(
 ) -> None:
     """Make mouth clips of raw videos: detect, track, align and crop the face that speaks.
 
-    The same command resumes interrupted work. The exit code is 1 if some of the videos fail.
+    The same command resumes interrupted work. The exit code is 1 if some of the videos fail, or
+    pieces of them, and 2 if all do.
     """
     from omni_avsr.data.prepare import prepare, sheet
     from omni_avsr.media.mouth import write_picture
 
     records = prepare(source, out, settings, Bars())
     made = [record for record in records if record.error is None]
+    errors = []
+    for record in records:
+        errors += [record.error] if record.error else record.left_out
+    if not made:
+        _complain_of_all(errors)
+        complain("no clip was made; the lines above say why, one for each video")
+        raise typer.Exit(2)
     _show_quality(made)
     if settings.sheet:
         picture = sheet(out, made)
@@ -73,7 +81,7 @@ def prepare(
             write_picture(settings.sheet, picture)
     clips = sum(len(record.rows) for record in made)
     say(f"{clips} clips of {len(made)} videos; label files in {escape(str(out))}/labels")
-    _exit_with([record.error for record in records if record.error])
+    _exit_with(errors)
 
 
 @labels_app.command("check")
@@ -89,9 +97,13 @@ def check(
     The exit code is 1 if there are any.
     """
     from omni_avsr.data import manifest as manifests
-    from omni_avsr.data.check import check
+    from omni_avsr.data.check import check, refuse_target
 
-    labels = manifests.load(manifest, settings.root, settings.format, settings.tokens)
+    if settings.write:
+        refuse_target(settings.write, manifest)
+    labels = manifests.load(
+        manifest, settings.root, settings.format, settings.tokens, settings.audio_track
+    )
     findings = check(labels, settings.sample, settings.raw, Bars())
     _show_findings(findings)
     if settings.write:
@@ -102,16 +114,21 @@ def check(
 
 def _exit_with(errors: Sequence[str]) -> None:
     """Prints the errors and, if there are any, ends the command with exit code 1."""
-    for error in errors:
-        complain(error)
+    _complain_of_all(errors)
     if errors:
         raise typer.Exit(1)
+
+
+def _complain_of_all(errors: Sequence[str]) -> None:
+    for error in errors:
+        complain(error)
 
 
 def _show_findings(findings: "Findings") -> None:
     """Prints what a label file holds, and the lengths of its clips."""
     clips = findings.manifest.clips
     words = findings.words
+    frames = [clip.frames for clip in clips]
     sizes = {f"{height} x {width}": count for (height, width), count in findings.sizes.items()}
     rows = {
         "format": findings.manifest.format,
@@ -119,6 +136,7 @@ def _show_findings(findings: "Findings") -> None:
         "hours": f"{findings.hours:.2f}",
         "words": f"{sum(words):,}",
         "clips without text": f"{words.count(0):,}",
+        "clips of unknown length": f"{frames.count(0):,}",
         "clips read": f"{findings.read:,}",
         "frames per second": _with_counts(findings.fps),
         "pixels": _with_counts(sizes),
@@ -131,7 +149,7 @@ def _show_findings(findings: "Findings") -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
-    _show_histogram("seconds", [clip.frames / VIDEO_FPS for clip in clips])
+    _show_histogram("seconds", [count for count in frames if count], VIDEO_FPS)
     _show_histogram("words", words)
 
 
@@ -141,7 +159,8 @@ def _with_counts(counts: Mapping) -> str:
     return ", ".join(parts) or "none"
 
 
-def _show_histogram(unit: str, lengths: Sequence[float]) -> None:
+def _show_histogram(unit: str, lengths: Sequence[int], per_unit: int = 1) -> None:
+    """Prints how many clips have which length, of which so many are one unit."""
     from omni_avsr.data.check import histogram
 
     if not lengths:
@@ -149,9 +168,9 @@ def _show_histogram(unit: str, lengths: Sequence[float]) -> None:
     bins = histogram(lengths)
     most = max(count for _, _, count in bins)
     table = Table("from", "to", "clips", "", title=f"Lengths in {unit}", title_justify="left")
-    for low, high, count in bins:
+    for shortest, longest, count in bins:
         bar = "█" * round(BAR_WIDTH * count / most)
-        table.add_row(f"{low:.1f}", f"{high:.1f}", f"{count:,}", bar)
+        table.add_row(f"{shortest / per_unit:g}", f"{longest / per_unit:g}", f"{count:,}", bar)
     Console().print(table)
 
 

@@ -3,15 +3,15 @@
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from omni_avsr.errors import InputError
 from omni_avsr.files import cache_root
 from omni_avsr.tasks import MOUTH_SIZE, SAMPLE_RATE, VERSION, VIDEO_FPS, Task
 
@@ -32,13 +32,21 @@ class Finding:
     fails: bool = False  # whether omni-avsr cannot work at all
 
 
-def examine() -> Iterator[Finding]:
-    """Yields the finding of every check as soon as it is made."""
-    for check in (packages, accelerator, ffmpeg, detector, toy, disk, self_test):
+def examine(fetch: bool = False) -> Iterator[Finding]:
+    """Yields the finding of every check as soon as it is made; `fetch` downloads the detector."""
+    checks: dict[str, Callable[[], Finding]] = {
+        "packages": packages,
+        "GPU": accelerator,
+        "FFmpeg": ffmpeg,
+        "face detector": partial(detector, fetch),
+        "toy corpus": toy,
+        "disk": disk,
+        "self-test": self_test,
+    }
+    for name, check in checks.items():
         try:
             yield check()
         except Exception as error:  # any fault of the machine is what the doctor is asked about
-            name = check.__name__.replace("_", " ")
             yield Finding(name, f"{type(error).__name__}: {error}", REINSTALL, fails=True)
 
 
@@ -92,14 +100,15 @@ def ffmpeg() -> Finding:
     return Finding("FFmpeg", found, remedy, fails=True)
 
 
-def detector() -> Finding:
-    """Whether the face detector, which raw video needs, is installed."""
-    from omni_avsr.media.faces import find_model, yunet
+def detector(fetch: bool = False) -> Finding:
+    """Whether the face detector, which raw video needs, is installed; `fetch` downloads it."""
+    from omni_avsr.media.faces import NoDetector, find_model, yunet
 
     try:
-        file = find_model(download=False)
-    except InputError as error:
-        return Finding("face detector", "not installed; only raw video needs it", str(error))
+        file = find_model(download=fetch)
+    except NoDetector as error:
+        found = "not installed; only raw video needs it"
+        return Finding("face detector", found, str(error), fails=fetch)
     yunet(file)
     return Finding("face detector", str(file))
 

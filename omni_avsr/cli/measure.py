@@ -10,9 +10,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from omni_avsr.choice import chosen_model
+from omni_avsr.cli.decoded import counted
 from omni_avsr.cli.options import takes
 from omni_avsr.cli.terminal import (
     Bars,
+    name_model,
     say,
     show_differences,
     show_info,
@@ -21,6 +24,7 @@ from omni_avsr.cli.terminal import (
 )
 from omni_avsr.run import silence_libraries
 from omni_avsr.settings import EvaluateSettings, TrainSettings
+from omni_avsr.settings.shared import CheckpointOptions
 
 PANEL = "Measure models"
 STUDY = Path("runs/scale")  # where a scaling study goes without --out
@@ -41,12 +45,13 @@ def evaluate(settings: EvaluateSettings) -> None:
     from omni_avsr.toy import toy_corpus
 
     silence_libraries()
+    name_model(chosen_model(settings.checkpoint))
     report = partial(write_report, settings.out, title="omni-avsr: an evaluation")
     evaluation = evaluate(settings, Bars(), toy_corpus, report)
     Console().print(table_one(evaluation.results))
     first = evaluation.results[0]
     say(
-        f"{first.clips} clips, texts normalised by {settings.normaliser!r}, "
+        f"{counted(evaluation.results)}, texts normalised by {settings.normaliser!r}, "
         f"checkpoint {escape(first.checkpoint)}; "
         f"intervals, plots and the worst clips are in {escape(str(settings.out))}/report.html"
     )
@@ -83,12 +88,17 @@ def info(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    tower: Annotated[
+        str | None,
+        typer.Option(help="Where moved towers are now, such as video=FOLDER,llm=FOLDER."),
+    ] = None,
 ) -> None:
     """Show what a model is made of, what it costs at each rate, and how it was trained."""
     from omni_avsr.measure.cost import inspect
 
     silence_libraries()
-    facts = inspect(checkpoint)
+    moved = tuple(tower.split(",")) if tower else None
+    facts = inspect(checkpoint, CheckpointOptions(tower=moved).towers)
     if as_json:
         print(json.dumps(facts.as_json(), indent=1))
     else:

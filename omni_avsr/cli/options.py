@@ -16,7 +16,7 @@ import typer
 from omni_avsr.errors import InputError
 from omni_avsr.run import read_run
 from omni_avsr.settings import Settings
-from omni_avsr.settings.base import required
+from omni_avsr.settings.base import flag, required
 from omni_avsr.tasks import Row, Task
 
 PARSED_BY_TYPER = (bool, int, float, str)  # all other types are parsed by Settings
@@ -62,9 +62,10 @@ def takes(settings: type[Settings]) -> Callable[[Callable[..., None]], Callable[
 def read_config(file: Path, settings: type[Settings]) -> Row:
     """The options of a run.json or of a TOML file, whose keys may use - or _."""
     options = {}
-    for key, value in _read(file).items():
-        options[key.replace("-", "_")] = value
     known = {own.name for own in fields(settings)}
+    for key, value in _read(file).items():
+        name = key.replace("-", "_")
+        options[f"{name}_" if f"{name}_" in known else name] = value
     unknown = sorted(options.keys() - known)
     if unknown:
         raise InputError(
@@ -122,7 +123,9 @@ def _option(own: Field, hint: object, panel: str | None) -> inspect.Parameter:
     """
     kind = required(hint)
     annotation = kind if kind in PARSED_BY_TYPER else str
+    names = [flag(own)] if own.name.endswith("_") else []  # else Typer names it, with its --no-
     option = typer.Option(
+        *names,
         help=own.metadata["help"] + _shown_default(own),
         metavar=_form(kind),
         rich_help_panel=panel,
@@ -144,7 +147,7 @@ def _shown_default(own: Field) -> str:
     if own.default is None or own.default is False:
         return ""
     if own.default is True:
-        return f"  [default: --{own.name.replace('_', '-')}]"
+        return f"  [default: {flag(own)}]"
     return f"  [default: {as_typed(own.default)}]"
 
 

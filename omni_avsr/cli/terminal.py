@@ -1,14 +1,16 @@
-"""What commands print: sentences, progress bars, tables and alignments."""
+"""What commands print: sentences, progress bars and tables."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
+from omni_avsr.choice import is_toy
 from omni_avsr.tasks import Task
 
 if TYPE_CHECKING:  # these modules take long to import, and --help answers at once
@@ -16,49 +18,67 @@ if TYPE_CHECKING:  # these modules take long to import, and --help answers at on
     from omni_avsr.measure.compare import Difference
     from omni_avsr.measure.cost import ModelFacts, RouteCost
     from omni_avsr.measure.results import Result
-    from omni_avsr.text import AlignedWord
 
 TABLE_ONE = "Word errors in percent, in the layout of Omni-AVSR's Table I"
-HEADS = ("REF: ", "HYP: ", "     ")  # of the lines of an alignment
 
 
 def complain(text: str) -> None:
     """Prints an error to the error stream."""
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
     console.print(f"[bold red]error:[/bold red] {escape(text)}", highlight=False)
 
 
 def say(text: str) -> None:
     """Prints a line of rich's markup."""
-    Console(soft_wrap=True).print(text, highlight=False)
+    Console(soft_wrap=True, emoji=False).print(text, highlight=False)
+
+
+def note(text: str) -> None:
+    """Prints a line that is no result to the error stream."""
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
+    console.print(escape(text), style="dim", highlight=False)
+
+
+def name_model(model: str) -> None:
+    """Says which model decodes, and warns of the toy."""
+    note(f"model: {model}")
+    if is_toy(model):
+        note(
+            "it knows nothing but the sentences of the toy world; docs/weights.md says how to get "
+            "a model of real speech, which --checkpoint names"
+        )
 
 
 class Bars:
-    """A progress callback that shows one bar at a time, for each thing that is done."""
+    """A progress callback that shows one bar at a time, for each thing that is done.
 
-    def __init__(self) -> None:
-        self.bar: Progress | None = None
+    Nothing is shown where the error stream is not a terminal.
+    """
+
+    shown: ClassVar[Progress | None] = None  # there is one terminal
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if self.bar is None:
-            columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True))
-            self.bar.add_task(what)
-            self.bar.start()
-        self.bar.update(self.bar.task_ids[0], completed=done, total=total)
+        if Bars.shown is None:
+            console = Console(stderr=True, emoji=False)
+            Bars.shown = Progress(
+                *Progress.get_default_columns(),
+                MofNCompleteColumn(),
+                console=console,
+                disable=not console.is_terminal,
+                redirect_stdout=sys.stdout.isatty(),  # what is piped is not for the terminal
+            )
+            Bars.shown.add_task(escape(what))
+            Bars.shown.start()
+        Bars.shown.update(Bars.shown.task_ids[0], completed=done, total=total)
         if done >= total:
-            self.bar.stop()
-            self.bar = None
+            stop_bars()
 
 
-def show_result(result: "Result") -> None:
-    """Prints the word errors of one route, and how fast it was decoded."""
-    say(
-        f"[bold]{result.route}: WER {result.percent:.1f} %[/bold] "
-        f"of {result.words} words ({result.substitutions} substituted, {result.deletions} deleted, "
-        f"{result.insertions} inserted), CER {100 * result.cer:.1f} %, {result.clips} clips, "
-        f"{result.speed:.0f} times as fast as speech; checkpoint {escape(result.checkpoint)}"
-    )
+def stop_bars() -> None:
+    """Ends the bar that is shown, if there is one."""
+    if Bars.shown is not None:
+        Bars.shown.stop()
+        Bars.shown = None
 
 
 def table_one(results: Iterable["Result"], title: str | None = TABLE_ONE) -> Table:
@@ -84,46 +104,6 @@ def table_one(results: Iterable["Result"], title: str | None = TABLE_ONE) -> Tab
     for row in rows.values():
         table.add_row(*row)
     return table
-
-
-def alignment(reference: str, hypothesis: str, width: int = 80) -> str:
-    """The reference over the hypothesis, word under word, with a line that marks the errors.
-
-    Text that is wider than the terminal is continued in a further block.
-    """
-    from omni_avsr.text import aligned_words
-
-    words = aligned_words(reference, hypothesis)
-    blocks = _split_to_fit(words, width - len(HEADS[0]))
-    return "\n".join(map(_as_lines, blocks))
-
-
-def _as_lines(words: Sequence["AlignedWord"]) -> str:
-    """The lines REF and HYP, and the marks under them if there are any."""
-    lines = list(HEADS)
-    for word in words:
-        for number, text in enumerate(word):
-            lines[number] += text.ljust(_width(word)) + " "
-    stripped = [line.rstrip() for line in lines]
-    return "\n".join(line for line in stripped if line)
-
-
-def _split_to_fit(words: Sequence["AlignedWord"], width: int) -> Iterator[list["AlignedWord"]]:
-    """The words in blocks that fit the width, with at least one word each."""
-    block: list[AlignedWord] = []
-    used = 0  # characters, with a space between two words
-    for word in words:
-        used += _width(word) + (1 if block else 0)
-        if block and used > width:
-            yield block
-            block = []
-            used = _width(word)
-        block.append(word)
-    yield block
-
-
-def _width(word: "AlignedWord") -> int:
-    return max(len(word.reference), len(word.hypothesis))
 
 
 def show_finding(finding: "Finding") -> None:

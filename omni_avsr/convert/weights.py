@@ -1,4 +1,4 @@
-"""Weight files of other projects: read safely, and copied into modules under new names.
+"""Weight files of other projects, read safely; what is no weight is refused.
 
 Nothing in a file is executed. Torch's restricted loader reads it, and the few classes that fairseq
 saves next to the weights become inert objects.
@@ -7,21 +7,27 @@ saves next to the weights become inert objects.
 import json
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from omni_avsr.errors import InputError
 from omni_avsr.tasks import Row
 
 Weights = dict[str, Tensor]
 
+NUMBERS = (torch.bfloat16, torch.float16, torch.float32)
+COUNTER = "num_batches_tracked"  # of a BatchNorm: the only weights that are whole numbers
+COUNTS = (torch.int64, torch.int32)
+NESTED = (("model", ""), ("state_dict", "model."))  # where weights are, and what precedes a name
+LISTED = 8  # problems that a message names
 INERT_CLASSES = (
     "fairseq.data.dictionary.Dictionary",
     "argparse.Namespace",
@@ -31,13 +37,6 @@ INERT_CLASSES = (
     "omegaconf.base.Metadata",
     "omegaconf.nodes.AnyNode",
 )
-
-
-class Renamed(NamedTuple):
-    """The name of a weight in the file and in our module."""
-
-    old: str
-    new: str | None  # None if the module has no use for it
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,80 @@ class _Inert:
 
 
 def read_weights(file: Path) -> WeightFile:
-    """The weights in a .safetensors or torch file."""
-    is_safetensors = file.suffix == ".safetensors"
-    content = _read_safetensors(file) if is_safetensors else _read_torch(file)
+    """The weights in a file of safetensors' or torch's, which its content tells, not its name."""
+    content = _read_safetensors(file) if _is_safetensors(file) else _read_torch(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}, named weights expected")
-    for key, prefix in (("model", ""), ("state_dict", "model.")):
+    found = _without_nesting({str(name): value for name, value in content.items()})
+    if not found.weights:
+        raise InputError(f"{file} holds no weights")
+    problems = []
+    for name, weight in found.weights.items():
+        problem = _problem(name, weight)
+        if problem:
+            problems.append(f"{name} {problem}")
+    if problems:
+        raise InputError(
+            f"{file}: {listed(problems)}; expected are named weights, "
+            "or a dictionary of them as 'model' or 'state_dict'"
+        )
+    return found
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file begins as safetensors' do: with a length of 8 bytes, and then JSON."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(9)[8:] == b"{"
+    except OSError as error:
+        raise InputError(f"{file} cannot be read as a file: {error.strerror}") from None
+
+
+def _without_nesting(content: Row) -> WeightFile:
+    for key, prefix in NESTED:
         inner = content.get(key)
         if isinstance(inner, dict):
-            weights = {name.removeprefix(prefix): weight for name, weight in inner.items()}
+            weights = {str(name).removeprefix(prefix): value for name, value in inner.items()}
             extra = {name: value for name, value in content.items() if name != key}
             return WeightFile(weights, extra)
     return WeightFile(content)
+
+
+def _problem(name: str, weight: object) -> str | None:
+    """Why something cannot be a weight, wherever it belongs."""
+    if not isinstance(weight, Tensor):
+        return f"is of type {type(weight).__name__}, not a tensor"
+    if weight.layout != torch.strided or weight.is_meta or weight.is_nested:
+        return "is a tensor without plain values"
+    is_count = name.endswith(COUNTER) and weight.dtype in COUNTS
+    if weight.dtype not in NUMBERS and not is_count:
+        dtypes = ", ".join(map(_dtype, NUMBERS))
+        return f"is of type {_dtype(weight.dtype)}, one of {dtypes} expected"
+    if not weight.numel():
+        return f"of shape {tuple(weight.shape)} is empty"
+    if not weight.isfinite().all():
+        return "has values that are NaN or infinite"
+    return None
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first of the problems, and how many more there are."""
+    text = "; ".join(problems[:LISTED])
+    more = len(problems) - LISTED
+    return f"{text}; and {more} more" if more > 0 else text
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Names the file in an InputError about its content."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def _read_safetensors(file: Path) -> Weights:
@@ -80,8 +141,8 @@ def _read_safetensors(file: Path) -> Weights:
 def _read_torch(file: Path) -> object:
     inert: list[Any] = [(_Inert, name) for name in INERT_CLASSES]
     try:
-        with torch.serialization.safe_globals(inert):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(inert), file.open("rb") as opened:
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         forbidden = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
         if forbidden is None:
@@ -104,6 +165,15 @@ def require(weights: Weights, names: Iterable[str]) -> None:
         )
 
 
+def shape_of(weights: Weights, name: str, dimensions: int) -> tuple[int, ...]:
+    """The shape of a weight, which must be there and have so many dimensions."""
+    require(weights, [name])
+    shape = tuple(weights[name].shape)
+    if len(shape) != dimensions:
+        raise InputError(f"{name} has shape {shape}, {dimensions} dimensions expected")
+    return shape
+
+
 def count(weights: Weights, pattern: str) -> int:
     """How many different values the group of a pattern has at the start of the names."""
     values = set()
@@ -121,51 +191,7 @@ def read_config(source: Path) -> Row:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is not a config in JSON: {error}") from None
-    if not isinstance(content, dict):
+    config = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(config, dict):
         raise InputError(f"{file} is not a config: a JSON object expected")
-    return content.get("model", content)
-
-
-def refuse_overwrite(out: Path) -> None:
-    """Raises InputError unless the folder is new or empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an empty folder: give another one")
-
-
-@torch.no_grad()
-def fill(module: nn.Module, weights: Weights, names: list[Renamed]) -> None:
-    """Copies all weights into a module under their new names.
-
-    Raises InputError if a weight has no place, is missing, or has another shape.
-    """
-    places = _places(module)
-    problems = _misfits(places, weights, names)
-    if problems:
-        raise InputError(f"{len(problems)} keys do not fit: {'; '.join(problems)}")
-    for old, new in names:
-        if new is not None:
-            places[new].copy_(weights[old])
-
-
-def _places(module: nn.Module) -> Weights:
-    """The module's weights, by their names without those that PEFT inserts."""
-    places = {}
-    for name, weight in module.state_dict().items():
-        name = name.replace("base_model.model.", "", 1).replace(".base_layer.", ".")
-        places[name] = weight
-    return places
-
-
-def _misfits(places: Weights, weights: Weights, names: list[Renamed]) -> list[str]:
-    problems = []
-    for old, new in names:
-        if new is None:
-            continue
-        given = tuple(weights[old].shape)
-        if new not in places:
-            problems.append(f"{old} has no place")
-        elif given != tuple(places[new].shape):
-            problems.append(f"{old} has shape {given}, {tuple(places[new].shape)} expected")
-    filled = {new for _, new in names}
-    problems += [f"{name} is missing" for name in places if name not in filled]
-    return problems
+    return config

@@ -1,16 +1,19 @@
 """What `omni-avsr data check` finds out about a label file and its clips."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from omni_avsr.data.clips import is_file
 from omni_avsr.data.manifest import Clip, Manifest
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
 from omni_avsr.run import Progress, with_progress
-from omni_avsr.tasks import MOUTH_SIZE, SAMPLE_RATE, VIDEO_FPS
+from omni_avsr.tasks import CROP_SIZE, MOUTH_SIZE, SAMPLE_RATE, VIDEO_FPS
 
 LARGEST_DRIFT = 2  # frames that audio and video may differ in length
 
@@ -65,9 +68,16 @@ def check(manifest: Manifest, sample: int, raw: bool, progress: Progress) -> Fin
     findings = Findings(manifest)
     for number, problem in manifest.problems:
         findings.problems.append(f"{manifest.file}:{number}: {problem}")
+    incomplete = 0
     for index, clip in enumerate(manifest.clips):
-        for path in _missing_files(clip):
+        missing = _missing_files(clip)
+        incomplete += bool(missing)
+        for path in missing:
             findings.problems.append(f"{_place(manifest, index)}: {path} is missing")
+    if incomplete > 1 and incomplete == len(manifest.clips):
+        findings.problems.append(
+            f"{manifest.file}: no clip has its files: give --root, the folder that paths start in"
+        )
     chosen = spread(len(manifest.clips), sample)
     for index in with_progress(chosen, "Reading clips", len(chosen), progress):
         clip = manifest.clips[index]
@@ -85,12 +95,24 @@ def spread(count: int, sample: int) -> list[int]:
     return indices.round().astype(int).tolist()
 
 
-def histogram(lengths: Sequence[float], bins: int = 8) -> list[tuple[float, float, int]]:
-    """Returns the bins of a histogram, each as its start, its end and its count."""
-    counts, edges = np.histogram(lengths, bins)
-    starts = edges[:-1].tolist()
-    ends = edges[1:].tolist()
-    return list(zip(starts, ends, counts.tolist(), strict=True))
+def refuse_target(file: Path, source: Path) -> None:
+    """Refuses to write clips to a folder, or to the label file that they are read from."""
+    if file.is_dir():
+        raise InputError(f"--write {file} is a folder: give a file, such as clips.jsonl")
+    if file.exists() and source.exists() and file.samefile(source):
+        raise InputError(f"--write would replace {source} that is checked: give another file")
+
+
+def histogram(lengths: Sequence[int], bins: int = 8) -> list[tuple[int, int, int]]:
+    """Returns the bins of a histogram, each as its shortest and longest length and its count."""
+    shortest, longest = min(lengths), max(lengths)
+    width = math.ceil((longest - shortest + 1) / bins)
+    counts = Counter((length - shortest) // width for length in lengths)
+    rows = []
+    for start in range(shortest, longest + 1, width):
+        end = min(start + width - 1, longest)
+        rows.append((start, end, counts[(start - shortest) // width]))
+    return rows
 
 
 def _place(manifest: Manifest, index: int) -> str:
@@ -105,7 +127,7 @@ def _missing_files(clip: Clip) -> list[str]:
     paths = [clip.video]
     if clip.sound != clip.video:
         paths.append(clip.sound)
-    return [str(path) for path in paths if not path.is_file()]
+    return [str(path) for path in paths if not is_file(path)]
 
 
 def _check_clip(clip: Clip, findings: Findings, raw: bool) -> list[str]:
@@ -132,10 +154,11 @@ def _read(clip: Clip) -> _Reading:
     video = streams.probe(clip.video)
     audio = streams.probe(clip.sound)
     if video.fps is None or video.size is None:
-        raise InputError(f"{clip.video} has no video stream")
+        raise InputError(f"{clip.video} has no video stream: this clip is for ASR only")
     if audio.sample_rate is None:
-        raise InputError(f"{clip.sound} has no audio stream")
-    samples = sum(len(block) for block in streams.audio_blocks(clip.sound))
+        beside = "" if clip.audio == clip.video else f", and there is no {clip.audio}"
+        raise InputError(f"{clip.sound} has no audio stream{beside}: this clip is for VSR only")
+    samples = sum(len(block) for block in streams.audio_blocks(clip.sound, clip.track))
     frames = sum(1 for _ in streams.video_frames(clip.video, "gray"))
     return _Reading(video.fps, video.size, audio.sample_rate, frames, samples)
 
@@ -147,9 +170,11 @@ def _problems_of_length(clip: Clip, reading: _Reading) -> list[str]:
     if reading.samples == 0:
         problems.append(f"{clip.sound} has no samples")
     if abs(reading.drift) > LARGEST_DRIFT:
-        problems.append(
-            f"{clip.sound} is {reading.drift:+.1f} frames longer than {clip.video.name}"
-        )
+        sound, picture = str(clip.sound), clip.video.name
+        if clip.sound == clip.video:
+            sound, picture = f"{clip.video}: the sound", "the picture"
+        than = "longer" if reading.drift > 0 else "shorter"
+        problems.append(f"{sound} is {abs(reading.drift):.1f} frames {than} than {picture}")
     return problems
 
 
@@ -157,11 +182,14 @@ def _problems_of_format(clip: Clip, reading: _Reading) -> list[str]:
     """Returns how a clip differs from a mouth clip."""
     problems = []
     if reading.fps != VIDEO_FPS:
-        problems.append(f"{clip.video} has {reading.fps:g} frames per second, {VIDEO_FPS} expected")
-    if reading.size != (MOUTH_SIZE, MOUTH_SIZE):
+        problems.append(
+            f"{clip.video} has {reading.fps:g} frames per second, {VIDEO_FPS} expected; "
+            "`omni-avsr prepare` converts them, --raw accepts them"
+        )
+    if reading.size not in ((MOUTH_SIZE, MOUTH_SIZE), (CROP_SIZE, CROP_SIZE)):
         height, width = reading.size
         problems.append(
             f"{clip.video} has {height} x {width} pixels, {MOUTH_SIZE} x {MOUTH_SIZE} expected; "
-            "`omni-avsr prepare` makes mouth clips"
+            "`omni-avsr prepare` makes mouth clips, --raw accepts raw videos"
         )
     return problems

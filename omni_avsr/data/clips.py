@@ -2,20 +2,12 @@
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
-
-# fmt: off
-VIDEO_SUFFIXES = (
-    ".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg",
-    ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".flv", ".ogv",
-)
-# fmt: on
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
+from omni_avsr.media.folders import AUDIO_SUFFIXES, VIDEO_SUFFIXES, by_stem, media_files
 
 
 @dataclass(frozen=True)
@@ -27,6 +19,7 @@ class Clip:
     video: Path
     frames: int  # as the label file says; a hint for batching, which may be wrong
     text: str
+    track: int | None = None  # of the sound, from 1; None is the first that is not silent
 
     @property
     def sound(self) -> Path:
@@ -39,23 +32,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)
 
 
-def media_files(folder: Path) -> list[Path]:
-    """All video and audio files below a folder, sorted; hidden files and folders are skipped."""
-    found = []
-    for path in folder.rglob("*"):
-        known = path.suffix.lower() in VIDEO_SUFFIXES + AUDIO_SUFFIXES
-        parts = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in parts)
-        if known and not hidden and path.is_file():
-            found.append(path)
-    return sorted(found)
-
-
 def clips_in(folder: Path) -> list[Clip]:
     """The clips of a folder of media: each video, and each audio file without a video."""
     files = media_files(folder)
-    videos = _by_stem(files, VIDEO_SUFFIXES)
-    sounds = _by_stem(files, AUDIO_SUFFIXES)
+    videos = by_stem(files, VIDEO_SUFFIXES)
+    sounds = by_stem(files, AUDIO_SUFFIXES)
     clips = []
     for stem in sorted(videos.keys() | sounds.keys()):
         video = videos[stem] if stem in videos else sounds[stem]
@@ -72,21 +53,6 @@ def clips_in(folder: Path) -> list[Clip]:
     return clips
 
 
-def _by_stem(files: Sequence[Path], suffixes: Sequence[str]) -> dict[Path, Path]:
-    """The files with one of these suffixes, by their paths without it."""
-    found: dict[Path, Path] = {}
-    for path in files:
-        if path.suffix.lower() not in suffixes:
-            continue
-        stem = path.with_suffix("")
-        if stem in found:
-            raise InputError(
-                f"{found[stem]} and {path} differ only in their suffix: rename one of them"
-            )
-        found[stem] = path
-    return found
-
-
 def read_text(file: Path) -> str:
     """The content of a UTF-8 text file, without a byte-order mark."""
     try:
@@ -94,7 +60,8 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise InputError(
-            f"{file} is not UTF-8 text: byte {error.start} is {byte:#x}; convert it to UTF-8"
+            f"{file} is not UTF-8 text: byte {error.start} is {byte:#x}; "
+            "convert it to UTF-8, or unpack it if it is compressed"
         ) from None
 
 

@@ -7,7 +7,7 @@
 | avhubert | TSV: a root, then id, video, audio, frames, samples | .wrd or .LANGUAGE, line by line |
 | mms-llama | the same with a sixth column and {PLACEHOLDERS} | the same |
 | usr | CSV: tag, path, frames, token ids; never detected | from the ids |
-| jsonl | JSON lines: id, audio, video, frames, text | in the file |
+| jsonl | JSON lines: id, audio, video, frames, text, track | in the file |
 | folder | media; a video's audio in it or next to it | .txt next to each |
 """
 
@@ -155,12 +155,14 @@ class JsonLines(Format):
             raise InputError(NO_MEDIA)
         video_file = self.base / video
         frames = row.get("frames") or streams.count_frames(video_file)
+        given_id = row.get("id")
         return Clip(
-            id=str(row.get("id", video_file.stem)),
+            id=video_file.stem if given_id is None else str(given_id),
             audio=self.base / audio,
             video=video_file,
             frames=_frames(str(frames)),
             text=lower_capitals(str(row.get("text") or "")),
+            track=_track(row),
         )
 
 
@@ -285,6 +287,8 @@ def _texts_of_tsv(file: Path, clips: int) -> list[str]:
     """The text of each clip of a TSV."""
     source = _text_file_of_tsv(file)
     texts = read_text(source).removesuffix("\n").split("\n")
+    while len(texts) > clips and not texts[-1].strip():
+        texts.pop()
     if len(texts) != clips:
         raise InputError(
             f"{source} has {len(texts)} lines for the {clips} clips of {file}: one each expected"
@@ -317,6 +321,7 @@ def _text_file_of_tsv(file: Path) -> Path:
 def _json_object(text: str) -> dict[str, object]:
     try:
         row = json.loads(text)
+        json.dumps(row, ensure_ascii=False).encode()  # halves of surrogate pairs cannot be written
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}") from None
     if not isinstance(row, dict):
@@ -330,3 +335,11 @@ def _path_in(row: dict[str, object], name: str) -> str | None:
     if not isinstance(path, str | None):
         raise InputError(f"{name!r} must be a path, not {path!r}")
     return path or None
+
+
+def _track(row: dict[str, object]) -> int | None:
+    """The audio track in an object; None if it is missing."""
+    track = row.get("track")
+    if track is None or (type(track) is int and track >= 1):
+        return track
+    raise InputError(f"'track' must be the number of an audio track, from 1, not {track!r}")

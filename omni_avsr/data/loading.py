@@ -18,10 +18,18 @@ from omni_avsr.data.manifest import Clip
 from omni_avsr.data.seed import generator
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
-from omni_avsr.tasks import MODALITIES, SAMPLE_RATE, VIDEO_FPS
+from omni_avsr.tasks import (
+    CROP_SIZE,
+    MODALITIES,
+    MOUTH_SIZE,
+    SAMPLE_RATE,
+    SAMPLES_PER_VIDEO_FRAME,
+    VIDEO_FPS,
+)
 
 log = logging.getLogger(__name__)
 
+MOUTH_SIZES = ((MOUTH_SIZE, MOUTH_SIZE), (CROP_SIZE, CROP_SIZE))  # pixels, of prepared clips
 JITTER = (0.95, 1.05)  # of lengths, so that the batches of each epoch are different
 
 Waves = np.ndarray | None  # a clip's waveform (S,) or mouths (T, H, W); None if not wanted
@@ -49,7 +57,7 @@ class LoadedClip:
 
 @dataclass(frozen=True)
 class UnreadableClip:
-    """Stands for a clip that cannot be read."""
+    """Stands for a clip that cannot be read, or that the model cannot take."""
 
     id: str
 
@@ -57,7 +65,8 @@ class UnreadableClip:
 class ClipDataset(Dataset):
     """Clips, or only their sound or mouths, read from their files.
 
-    Clips that cannot be read are named in the log.
+    Clips that cannot be read, whose sound has more samples than `longest_sound`, or whose frames
+    are not of prepared mouths are named in the log.
     """
 
     def __init__(
@@ -66,11 +75,13 @@ class ClipDataset(Dataset):
         augment: Augment | None = None,
         seed: object = 0,
         modalities: Sequence[str] = MODALITIES,
+        longest_sound: int | None = None,
     ):
         self.clips = clips
         self.augment = augment
         self.seed = seed
         self.modalities = modalities
+        self.longest_sound = longest_sound
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -80,8 +91,8 @@ class ClipDataset(Dataset):
         index, epoch = key
         clip = self.clips[index]
         try:
-            audio = streams.read_audio(clip.sound) if "audio" in self.modalities else None
-            video = streams.read_video(clip.video) if "video" in self.modalities else None
+            audio = self._sound(clip) if "audio" in self.modalities else None
+            video = _mouths(clip) if "video" in self.modalities else None
         except InputError as error:
             log.warning("clip skipped: %s", error)
             return UnreadableClip(clip.id)
@@ -102,6 +113,27 @@ class ClipDataset(Dataset):
             _tensor(video),
         )
 
+    def _sound(self, clip: Clip) -> np.ndarray:
+        audio = streams.read_audio(clip.sound, clip.track)
+        if self.longest_sound is not None and len(audio) > self.longest_sound:
+            raise InputError(
+                f"{clip.id} has {len(audio) / SAMPLE_RATE:.2f} s of sound ({len(audio)} samples), "
+                f"the audio encoder takes {self.longest_sound / SAMPLE_RATE:.3g} s"
+            )
+        return audio
+
+
+def _mouths(clip: Clip) -> np.ndarray:
+    video = streams.read_video(clip.video)
+    size = video.shape[1:]
+    if size not in MOUTH_SIZES:
+        given, *expected = [" x ".join(map(str, pixels)) for pixels in (size, *MOUTH_SIZES)]
+        raise InputError(
+            f"{clip.video} has frames of {given} pixels, {' or '.join(expected)} expected: "
+            "`omni-avsr prepare` cuts out the mouths"
+        )
+    return video
+
 
 def _tensor(values: Waves) -> Tensor | None:
     return None if values is None else torch.from_numpy(values)
@@ -118,24 +150,35 @@ def readable(clips: Sequence[LoadedClip | UnreadableClip]) -> list[LoadedClip]:
     return [clip for clip in clips if isinstance(clip, LoadedClip)]
 
 
-def drop_long_clips(clips: Sequence[Clip], max_frames: int) -> list[Clip]:
-    """The clips that fit a batch on their own; longer ones are left out and named in the log."""
+def drop_long_clips(
+    clips: Sequence[Clip], max_frames: int, longest_sound: int | None = None
+) -> list[Clip]:
+    """The clips that fit a batch on their own, and the audio encoder.
+
+    Longer ones are left out and named in the log.
+    """
+    most, of_what = max_frames, "a batch"
+    if longest_sound is not None and longest_sound < max_frames * SAMPLES_PER_VIDEO_FRAME:
+        most, of_what = longest_sound // SAMPLES_PER_VIDEO_FRAME, "the audio encoder"
     kept = []
     for clip in clips:
-        if clip.frames <= max_frames:
+        if clip.frames <= most:
             kept.append(clip)
         else:
-            frames = clip.frames
             log.warning(
-                "clip skipped: %s has %d frames, at most %d fit", clip.id, frames, max_frames
+                "clip skipped: %s has %d frames, at most %d fit", clip.id, clip.frames, most
             )
     left_out = len(clips) - len(kept)
     if not kept:
-        raise InputError(
-            f"all {len(clips)} clips are longer than the {max_frames} frames of a batch"
-        )
+        raise InputError(f"all {len(clips)} clips are longer than the {most} frames of {of_what}")
     if left_out:
-        log.warning("%d of %d clips are longer than %d frames", left_out, len(clips), max_frames)
+        log.warning(
+            "%d of %d clips are longer than the %d frames of %s",
+            left_out,
+            len(clips),
+            most,
+            of_what,
+        )
     return kept
 
 
@@ -144,8 +187,10 @@ def buckets(
 ) -> list[list[int]]:
     """Batches of indices of similar lengths; padded frames count towards the budget.
 
-    With a generator they are in random order, and not the same every time.
+    A clip of unknown length, 0, has a batch of its own. With a generator the batches are in random
+    order, and not the same every time.
     """
+    lengths = [length or max_frames for length in lengths]
     jitter = rng.uniform(*JITTER, len(lengths)) if rng else np.ones(len(lengths))
     order = np.argsort(np.asarray(lengths) * jitter, kind="stable").tolist()
     batches: list[list[int]] = []

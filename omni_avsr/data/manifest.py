@@ -1,33 +1,24 @@
 """Reads and writes label files; their layouts are in formats.py."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from omni_avsr.data.clips import (
-    AUDIO_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Clip,
-    clips_in,
-    media_files,
-    read_text,
-    transcript,
-)
+from omni_avsr.data.clips import Clip, clips_in, read_text, transcript
 from omni_avsr.data.formats import FORMATS, LabelFile, Line, detect_format
 from omni_avsr.errors import InputError
 from omni_avsr.files import as_lines
+from omni_avsr.media.folders import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from omni_avsr.tasks import Row
 
 __all__ = [
-    "AUDIO_SUFFIXES",
     "FORMATS",
-    "VIDEO_SUFFIXES",
     "Clip",
     "Manifest",
     "Problem",
     "detect_format",
     "load",
-    "media_files",
     "read",
     "read_text",
     "transcript",
@@ -35,6 +26,7 @@ __all__ = [
 ]
 
 PROBLEMS_SHOWN = 5  # in an error message
+LABEL_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 class Problem(NamedTuple):
@@ -60,12 +52,13 @@ def read(
     root: Path | str | None = None,
     format: str | None = None,
     tokens: Path | str | None = None,
+    track: int | None = None,
 ) -> list[Clip]:
     """The clips of a label file of any layout, or of a folder of media.
 
     Takes the options of `load`. Raises InputError if any line is wrong.
     """
-    manifest = load(file, root, format, tokens)
+    manifest = load(file, root, format, tokens, track)
     if manifest.problems:
         shown = manifest.problems[:PROBLEMS_SHOWN]
         messages = [f"line {problem.line}: {problem.message}" for problem in shown]
@@ -80,14 +73,17 @@ def load(
     root: Path | str | None = None,
     format: str | None = None,
     tokens: Path | str | None = None,
+    track: int | None = None,
 ) -> Manifest:
     """The clips of a label file or a folder of media, and what is wrong with single lines.
 
     Relative paths start at `root`: by default two folders above the file, or where a TSV says.
     `tokens` is a list of pieces and their ids, for files with token ids, or the sentencepiece model
-    next to that list.
+    next to that list. `track` is the audio track, from 1, of all clips.
     """
     file = Path(file)
+    if file.suffix.lower() in VIDEO_SUFFIXES + AUDIO_SUFFIXES and not file.is_dir():
+        raise InputError(f"{file} is not a label file: of media, give the folder that they are in")
     if format is not None and format not in FORMATS:
         raise InputError(f"unknown format {format!r}; available: {', '.join(FORMATS)}")
     if file.is_dir():
@@ -102,26 +98,43 @@ def load(
             ),
             format,
         )
+    elif file.exists():
+        raise InputError(f"{file} is neither a label file nor a folder of media")
     else:
         raise InputError(f"label file {file} does not exist")
     if not manifest.clips and not manifest.problems:
-        raise InputError(f"{file} holds no clips")
+        raise InputError(_nothing_in(file))
+    if track is not None:
+        clips = [replace(clip, track=track) for clip in manifest.clips]
+        manifest = replace(manifest, clips=clips)
     return manifest
+
+
+def _nothing_in(file: Path) -> str:
+    """Why there are no clips in a label file or a folder."""
+    if file.is_file():
+        return f"{file} holds no clips: no line names one"
+    for path in sorted(file.iterdir()):
+        if path.suffix in LABEL_SUFFIXES:
+            return f"{file} holds no clips: it has neither videos nor sounds; is {path} meant?"
+    return f"{file} holds no clips: it has neither videos nor sounds, such as .mp4 or .wav"
 
 
 def write(clips: Sequence[Clip], file: Path | str) -> None:
     """Writes a label file in our own format, with absolute paths."""
     rows = []
     for clip in clips:
-        rows.append(
-            {
-                "id": clip.id,
-                "audio": str(clip.sound.absolute()),
-                "video": str(clip.video.absolute()),
-                "frames": clip.frames,
-                "text": clip.text,
-            }
-        )
+        row: Row = {
+            "id": clip.id,
+            "audio": str(clip.sound.absolute()),
+            "video": str(clip.video.absolute()),
+            "frames": clip.frames,
+            "text": clip.text,
+        }
+        if clip.track is not None:
+            row["track"] = clip.track
+        rows.append(row)
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_text(as_lines(rows), encoding="utf-8")
 
 

@@ -1,7 +1,12 @@
 """Babble, white noise and recorded sounds, mixed in at an exact signal-to-noise ratio.
 
-The same code mixes noise in training and in evaluation. The noise of an evaluated clip depends only
-on its id, the kind of noise, the ratio and the seed.
+The same code mixes noise in training and in evaluation. White noise in an evaluated clip depends
+only on the clip's id, the ratio and the seed, and recorded noise on the sounds of its folder too.
+
+Babble depends on the voices of its label file as well. They are those of BABBLE_CLIPS clips, chosen
+by their ids, or of all clips if there are fewer. The order of the file does not matter, nor does a
+clip that is not chosen, but another set of clips has other babble. A clip is not kept from its own
+babble: its voice, at another place, is as likely in it as any other.
 """
 
 import logging
@@ -11,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from omni_avsr.data.manifest import AUDIO_SUFFIXES, Clip, media_files
-from omni_avsr.data.seed import generator
+from omni_avsr.data.manifest import Clip
+from omni_avsr.data.seed import generator, number
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
+from omni_avsr.media.folders import AUDIO_SUFFIXES, media_files
 from omni_avsr.tasks import SAMPLE_RATE, Condition
 
 log = logging.getLogger(__name__)
@@ -61,17 +67,21 @@ def babble_track(speech: Sequence[np.ndarray], rng: np.random.Generator) -> np.n
     return track
 
 
-def babble_of_clips(clips: Sequence[Clip], rng: np.random.Generator) -> np.ndarray:
-    """Babble of the voices of some of the clips; clips that cannot be read are left out."""
+def babble_of_clips(clips: Sequence[Clip], *key: object) -> np.ndarray:
+    """Babble of the voices of the clips whose ids draw the lowest numbers by this key.
+
+    Clips that cannot be read are left out.
+    """
+    by_number = sorted(clips, key=lambda clip: (number(*key, clip.id), clip.id))
     speech = []
-    for index in rng.permutation(len(clips))[:BABBLE_CLIPS]:
+    for clip in by_number[:BABBLE_CLIPS]:
         try:
-            speech.append(streams.read_audio(clips[index].sound))
+            speech.append(streams.read_audio(clip.sound, clip.track))
         except InputError as error:
             log.warning("not used for babble: %s", error)
     if not speech:
         raise InputError(f"none of {len(clips)} clips could be read to make babble of")
-    return babble_track(speech, rng)
+    return babble_track(speech, generator(*key))
 
 
 def white_track(rng: np.random.Generator) -> np.ndarray:
@@ -112,11 +122,10 @@ def make_noise(condition: Condition, clips: Sequence[Clip], seed: int) -> Noise 
     if condition.snr is None:
         return None
     kind = str(condition.noise)
-    rng = generator(seed, kind)
     if kind == "white":
-        return Noise(condition, [white_track(rng)])
+        return Noise(condition, [white_track(generator(seed, kind))])
     if kind == "babble":
-        return Noise(condition, [babble_of_clips(clips, rng)])
+        return Noise(condition, [babble_of_clips(clips, seed, kind)])
     if not Path(kind).is_dir():
         raise InputError(f"unknown noise {kind!r}; available: babble, white, or a folder of sounds")
     files = media_files(Path(kind))

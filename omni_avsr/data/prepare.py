@@ -5,9 +5,10 @@ once all of its clips are written, so an interrupted run resumes after the last 
 """
 
 import json
+import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -19,19 +20,32 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from omni_avsr.data.manifest import AUDIO_SUFFIXES
-from omni_avsr.data.sources import DATASETS, Item, Piece, pieces_of
+from omni_avsr.data.sources import (
+    DATASETS,
+    EXPECTED,
+    PARTS,
+    Item,
+    Piece,
+    as_field,
+    pieces_of,
+    split,
+)
 from omni_avsr.errors import InputError
 from omni_avsr.files import locked, read_rows, write_atomically, write_text
-from omni_avsr.media import faces, mouth, streams
+from omni_avsr.media import faces, mouth, speaker, streams
+from omni_avsr.media.folders import AUDIO_SUFFIXES
 from omni_avsr.run import Progress, no_progress
 from omni_avsr.settings import PrepareSettings
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
+
+log = logging.getLogger(__name__)
 
 SHEET_CLIPS = 20  # rows of a contact sheet
 LEAST_SEEN = 0.2  # share of the frames in which a face must be seen
 FRAMES_OFF = 2  # frames that landmarks and video may differ in length
 LARGEST_SAMPLE = 32_767  # the int16 value that 1.0 is written as
+UNDIVIDED = ("all", "train")  # the label files that --split divides
+PNG = b"\x89PNG"  # how a picture begins
 
 
 @dataclass
@@ -42,6 +56,7 @@ class Record:
     subset: str
     rows: list[str] = field(default_factory=list)  # of the label file
     quality: dict[str, float] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)  # why some of its pieces are no clips
     error: str | None = None
 
 
@@ -88,8 +103,7 @@ def prepare(
 
     Returns what has become of each video, those of an earlier run included.
     """
-    if not source.is_dir():
-        raise InputError(f"there is no folder {source}")
+    _refuse_places(source, out, settings.sheet)
     if settings.landmarks is None:
         faces.find_model(settings.detector, settings.download)  # fails before any process starts
     items = _items_of_shard(source, out, settings)
@@ -97,34 +111,69 @@ def prepare(
     journal = output.journal(settings)
     with locked(journal.parent, f".{journal.stem}.lock"):
         records = _make_missing_clips(items, journal, output, settings, progress)
-    _write_label_files(output)
+    _write_label_files(output, settings)
     return records
+
+
+def _refuse_places(source: Path, out: Path, sheet: Path | None) -> None:
+    """Refuses folders and files that cannot be read or written, before any work is done."""
+    if source.is_file():
+        raise InputError(f"{source} is a file: give the folder that it is in")
+    if not source.is_dir():
+        raise InputError(f"there is no folder {source}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: give the folder to write")
+    if sheet is None:
+        return
+    if sheet.is_dir():
+        raise InputError(f"--sheet {sheet} is a folder: give a file, such as sheet.png")
+    if sheet.is_file() and not sheet.read_bytes().startswith(PNG):
+        raise InputError(f"--sheet {sheet} exists and is not a PNG: give another file")
 
 
 def _dataset_name(source: Path, settings: PrepareSettings) -> str:
     default = settings.dataset
     if settings.dataset == "folder":
-        default = source.resolve().name
-    name = settings.name or default
-    return name.replace(",", "_")  # a comma would end a field of the label file
+        default = source.resolve().name or "folder"
+    return as_field(settings.name or default).strip()
 
 
 def _items_of_shard(source: Path, out: Path, settings: PrepareSettings) -> list[Item]:
     """The videos of this shard, without those that an earlier run has written below out."""
     found = DATASETS[settings.dataset](source)
-    written = out.resolve()
-    items = [item for item in found if written not in item.video.resolve().parents]
-    names = {item.name for item in items}
-    if len(names) < len(items):
+    items = _with_own_names(item for item in found if not _is_written(item.video, out))
+    if not items:
+        expected = EXPECTED[settings.dataset]
         raise InputError(
-            f"{source} holds several videos whose names differ only in their suffix: rename them"
+            f"{source} holds no videos for --dataset {settings.dataset}: {expected} expected"
         )
     index, count = settings.part
-    items = items[index - 1 :: count]
-    if not items:
-        part = f", part {settings.shard}" if count > 1 else ""
-        raise InputError(f"{source} holds no videos of {settings.dataset}{part}")
-    return items
+    if len(items) < index:
+        raise InputError(f"none of the {len(items)} videos of {source} is in part {settings.shard}")
+    return items[index - 1 :: count]
+
+
+def _is_written(video: Path, out: Path) -> bool:
+    """Whether a video is a clip in OUT/DATASET/DATASET_video_seg16s or the like."""
+    path, root = video.resolve(), out.resolve()
+    if root not in path.parents:
+        return False
+    dataset, folder, *_ = [*path.relative_to(root).parts, ""]
+    return folder.startswith(f"{dataset}_video_seg")
+
+
+def _with_own_names(items: Iterable[Item]) -> list[Item]:
+    """The items without those whose clips would have the name of another's."""
+    first: dict[str, Item] = {}
+    for item in items:
+        other = first.setdefault(item.name, item)
+        if other is not item:
+            log.warning(
+                "left out: %s, whose clip would be named like that of %s; rename it",
+                item.video,
+                other.video,
+            )
+    return list(first.values())
 
 
 def _make_missing_clips(
@@ -173,32 +222,73 @@ def read_journal(file: Path) -> list[Record]:
     return [Record(**row) for row in read_rows(file)]
 
 
-def _write_label_files(output: _Output) -> None:
+def _write_label_files(output: _Output, settings: PrepareSettings) -> None:
     """Writes the label file of each subset, with the clips of all shards.
 
     Another shard may finish meanwhile; so it is repeated until the rows no longer change.
     """
-    written: dict[str, set[str]] = {}
+    written: dict[str, set[str]] | None = None
     while True:
-        rows = _rows_of_subsets(output)
+        records = _all_records(output)
+        rows = _rows_of_subsets(records, settings)
         if rows == written:
-            return
+            break
         for subset, lines in rows.items():
             text = "".join(f"{line}\n" for line in sorted(lines))
             write_text(output.label_file(subset), text)
+        _remove_other_label_files(output, rows, records)
         written = rows
+    missing = [part for part in PARTS[: len(settings.shares)] if part not in rows]
+    if rows and missing:
+        log.warning("too few folders or videos for a label file of %s", " and ".join(missing))
 
 
-def _rows_of_subsets(output: _Output) -> dict[str, set[str]]:
-    """The rows of each subset; of several records of a video the last counts."""
-    records: dict[str, Record] = {}
+def _all_records(output: _Output) -> list[Record]:
+    """What the journals of all shards hold, several records of some videos included."""
+    records: list[Record] = []
     for journal in output.journals():
-        for record in read_journal(journal):
-            records[record.id] = record
+        records += read_journal(journal)
+    return records
+
+
+def _rows_of_subsets(records: Iterable[Record], settings: PrepareSettings) -> dict[str, set[str]]:
+    """The rows of each subset; of several records of a video the last counts."""
+    latest = {record.id: record for record in records}
+    made = [record for record in latest.values() if record.rows]
+    part_of = _parts(made, settings)
     rows: dict[str, set[str]] = {}
-    for record in records.values():
-        rows.setdefault(record.subset, set()).update(record.rows)
+    for record in made:
+        subset = part_of.get(record.id, record.subset)
+        rows.setdefault(subset, set()).update(record.rows)
     return rows
+
+
+def _parts(records: Iterable[Record], settings: PrepareSettings) -> dict[str, str]:
+    """The part of each video that --split divides; speakers of LRS3 are in several folders."""
+    names: dict[str, str] = {}
+    for record in records:
+        if record.subset in UNDIVIDED:
+            is_lrs3 = settings.dataset == "lrs3"
+            names[record.id] = record.id.partition("/")[2] if is_lrs3 else record.id
+    if not settings.shares or not names:
+        return {}
+    part_of = split(set(names.values()), settings.shares)
+    return {id: part_of[name] for id, name in names.items()}
+
+
+def _remove_other_label_files(
+    output: _Output, rows: Mapping[str, set[str]], records: Iterable[Record]
+) -> None:
+    """Removes label files of another --split, whose clips are all in those of this one."""
+    known = {""}  # ends a file
+    for record in records:
+        known.update(record.rows)
+    for subset in {"all", *PARTS} - rows.keys():
+        file = output.label_file(subset)
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+            if known.issuperset(lines):
+                file.unlink()
 
 
 def _in_processes(
@@ -243,15 +333,24 @@ def _make_clips(item: Item, output: _Output, settings: PrepareSettings) -> Recor
         found = _find_mouth(item, audio, settings)
         crops = _crop(item.video, found)
         record.quality = found.quality
-        record.rows = [_write_clip(piece, crops, audio, output) for piece in pieces]
+        for piece in pieces:
+            try:
+                row = _write_clip(piece, crops, found.detected, audio, output)
+            except InputError as error:
+                record.left_out.append(f"{piece.name}: {error}")
+            else:
+                record.rows.append(row)
+        if not record.rows:
+            record.error = "; ".join(record.left_out)
     except (InputError, OSError, cv2.error) as error:
         record.error = f"{item.id}: {error}"
+        record.rows = []
     return record
 
 
 def _read_audio(item: Item, settings: PrepareSettings) -> np.ndarray:
     """The audio (S,) of a video: from the folder of sounds if there is one, else its own."""
-    blocks = list(streams.audio_blocks(_sound_of(item, settings)))
+    blocks = list(streams.audio_blocks(_sound_of(item, settings), settings.audio_track))
     if not sum(len(block) for block in blocks):
         raise InputError(f"{item.video} has an audio stream without samples")
     return np.concatenate(blocks)
@@ -276,13 +375,13 @@ def _find_mouth(item: Item, audio: np.ndarray, settings: PrepareSettings) -> mou
         tracks, frames = faces.read_landmarks(settings.landmarks / f"{item.id}.pkl")
     else:
         detect = _detector(settings.detector, settings.download)
-        tracks, frames = faces.follow(streams.video_frames(item.video), detect)
+        tracks, frames = faces.find(partial(streams.video_frames, item.video), detect)
     if not frames:
         raise InputError(f"{item.video} has a video stream without frames")
     if not tracks:
         raise InputError(f"no faces in {item.video}")
     if settings.face is None:
-        track = faces.speaking_face(tracks, streams.loudness([audio]))
+        track = speaker.speaking_face(tracks, streams.loudness([audio]))
     elif settings.face <= len(tracks):
         track = tracks[settings.face - 1]
     else:
@@ -310,10 +409,18 @@ def _crop(video: Path, found: mouth.Mouth) -> np.ndarray:
     return np.stack(crops)
 
 
-def _write_clip(piece: Piece, crops: np.ndarray, audio: np.ndarray, output: _Output) -> str:
+def _write_clip(
+    piece: Piece, crops: np.ndarray, detected: np.ndarray, audio: np.ndarray, output: _Output
+) -> str:
     """Writes the video, audio and text of a clip; returns its row of the label file."""
     first, last = _frame_range(piece, len(crops))
     frames = last - first
+    lost = mouth.lost(detected[first:last]).sum()
+    if lost:
+        raise InputError(
+            f"the face is not seen for {lost / VIDEO_FPS:.1f} s, and at most "
+            f"{mouth.BRIDGED / VIDEO_FPS:.0f} s is bridged; cut the video there"
+        )
     sound = np.zeros(frames * SAMPLES_PER_VIDEO_FRAME, np.float32)  # silent if the audio ends early
     heard = audio[first * SAMPLES_PER_VIDEO_FRAME : last * SAMPLES_PER_VIDEO_FRAME]
     sound[: len(heard)] = heard
@@ -336,7 +443,7 @@ def _frame_range(piece: Piece, frames: int) -> tuple[int, int]:
         last = min(round(piece.end * VIDEO_FPS), frames)
     if last <= first:
         raise InputError(
-            f"{piece.name} begins at {piece.start} s, the video ends at {frames / VIDEO_FPS} s"
+            f"it begins at {piece.start} s, but the video ends at {frames / VIDEO_FPS} s"
         )
     return first, last
 
@@ -346,5 +453,11 @@ def sheet(out: Path, records: Iterable[Record]) -> np.ndarray | None:
     rows: list[str] = []
     for record in records:
         rows += record.rows
-    clips = [streams.read_video(_video_of(row, out)) for row in rows[:SHEET_CLIPS]]
-    return mouth.contact_sheet(clips) if clips else None
+    videos = [_video_of(row, out) for row in rows[:SHEET_CLIPS]]
+    if not videos:
+        return None
+    names = []
+    for video in videos:
+        _, _, *parts = video.relative_to(out).with_suffix("").parts
+        names.append("/".join(parts))
+    return mouth.contact_sheet([streams.read_video(video) for video in videos], names)

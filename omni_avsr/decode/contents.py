@@ -1,51 +1,83 @@
-"""What a file holds: its sound, and the mouth of the face that speaks in each frame."""
+"""What a file holds: its sound, and the mouth of the face that speaks in each frame.
+
+A damaged file is read as far as possible. What is wrong with it is raised at the end.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from omni_avsr.decode.windows import SILENT, Crop, Window, moments, silence, windows
 from omni_avsr.errors import InputError
 from omni_avsr.media import faces, mouth, streams
+from omni_avsr.media.speaker import Stretch, speaking_faces
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import MOUTH_SIZE, VIDEO_FPS, Task
 
-BRIDGED = VIDEO_FPS  # frames without a face over which its place is interpolated, at most
 PRESENT = 0.02  # share of a file's frames in which a face must be seen
+LEAST_SEEN = VIDEO_FPS  # frames in which a face of a longer file must be seen
 PREFERRED = (Task.AVSR, Task.ASR, Task.VSR)  # which task is chosen among those that fit a file
+
+Piece = TypeVar("Piece")
+
+
+@dataclass(frozen=True)
+class Lips:
+    """The mouths of a file, each read of which reads it anew."""
+
+    read: Callable[[], Iterable[Crop]]  # one per frame
+    cuts: frozenset[int] = frozenset()  # numbers of the frames in which another face begins
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The sound and the mouths of a file that its task needs. Each call reads them anew."""
+    """The sound and the mouths of a file that its task needs; neither if nothing is said."""
 
-    sounds: Callable[[], Iterable[np.ndarray]] | None  # blocks of samples
-    mouths: Callable[[], Iterable[Crop]] | None  # one per frame
+    sounds: Callable[[], Iterable[np.ndarray]] | None  # blocks of samples, read anew by each call
+    mouths: Lips | None
     silent: float  # loudness below which nothing is said
+    problems: tuple[str, ...] = ()  # what could not be read
 
 
 def windows_of(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Iterator[Window]:
-    """The windows of a file that one of the tasks can transcribe."""
+    """The windows of a file that one of the tasks can transcribe.
+
+    What could not be read or transcribed is raised after the last of them.
+    """
     contents = look(file, tasks, settings)
-    sounds = streams.frames_of_sound(contents.sounds()) if contents.sounds else None
-    mouths = contents.mouths() if contents.mouths else None
+    problems = list(contents.problems)
+    sounds, mouths, cuts = None, None, frozenset[int]()
+    if contents.sounds is not None:
+        sounds = streams.frames_of_sound(_readable(contents.sounds(), problems))
+    if contents.mouths is not None:
+        mouths = _readable(contents.mouths.read(), problems)
+        cuts = contents.mouths.cuts
     stream = moments(sounds, mouths, contents.silent)
     left_out = 0  # frames
-    for window in windows(stream, settings.max_seconds_per_window, settings.pause):
+    for window in windows(stream, settings.max_seconds_per_window, settings.pause, cuts):
         if window.task in tasks:
             yield window
         else:
             left_out += window.frames
     if left_out:
-        raise InputError(
+        problems.append(
             f"{file}: {left_out / VIDEO_FPS:.0f} s without a face left out, "
             "as the model does not transcribe from sound only"
         )
+    if problems:
+        raise InputError("; ".join(dict.fromkeys(problems)))
+
+
+def _readable(pieces: Iterable[Piece], problems: list[str]) -> Iterator[Piece]:
+    """The pieces that can be read; what is wrong with the others is added to the problems."""
+    try:
+        yield from pieces
+    except InputError as error:
+        problems.append(str(error))
 
 
 def look(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Contents:
@@ -56,48 +88,53 @@ def look(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Con
     needs_voice = any(task.hears for task in wanted)
     needs_face = any(task.sees for task in wanted)
 
-    loudness = _loudness(file) if needs_voice else np.zeros(0, np.float32)
-    silent = silence(loudness)
-    has_voice = silent is not None
-    voice = loudness if has_voice else None
-    mouths = _mouths(file, voice, settings) if needs_face else None
-    has_face = mouths is not None
+    problems: list[str] = []
+    sounds = _sounds(file, settings)
+    loudness = None
+    silent = None
+    if needs_voice and sounds is not None:
+        loudness = streams.loudness(_readable(sounds(), problems))
+        silent = silence(loudness)
+    voice = None if silent is None else loudness
+    mouths = _mouths(file, voice, settings, problems) if needs_face else None
 
-    sounds = partial(streams.audio_blocks, streams.sound_of(file))
+    task = _best_task(wanted, has_voice=voice is not None, has_face=mouths is not None)
+    is_silent = loudness is not None and voice is None
+    if task is None and not is_silent:
+        lacking = ["a voice"] if needs_voice and voice is None else []
+        lacking += ["a face"] if needs_face and mouths is None else []
+        lack = f"{file} lacks {' and '.join(lacking)} for {' or '.join(wanted)}"
+        raise InputError("; ".join(dict.fromkeys([lack, *problems])))
+    return Contents(
+        sounds=sounds if task and task.hears else None,
+        mouths=mouths if task and task.sees else None,
+        silent=silent or SILENT,
+        problems=tuple(problems),
+    )
+
+
+def _sounds(file: Path, settings: TranscribeSettings) -> Callable[[], Iterable[np.ndarray]] | None:
+    """Reads the sound of a file; None if it has only video."""
+    sound = streams.sound_of(file)
+    if streams.probe(sound).sample_rate is not None:
+        return partial(streams.audio_blocks, sound, settings.audio_track)
+    if streams.probe(file).fps is None:
+        raise InputError(f"{file} has neither sound nor video")
+    return None
+
+
+def _best_task(wanted: Sequence[Task], has_voice: bool, has_face: bool) -> Task | None:
     for task in PREFERRED:
         is_possible = (has_voice or not task.hears) and (has_face or not task.sees)
         if task in wanted and is_possible:
-            return Contents(
-                sounds=sounds if task.hears else None,
-                mouths=mouths if task.sees else None,
-                silent=SILENT if silent is None else silent,
-            )
-    lacking = []
-    if needs_voice and not has_voice:
-        lacking.append("a voice")
-    if needs_face and not has_face:
-        lacking.append("a face")
-    raise InputError(f"{file} lacks {' and '.join(lacking)} for {' or '.join(wanted)}")
-
-
-def _loudness(file: Path) -> np.ndarray:
-    """The loudness (T,) of each frame of a file's sound; empty without sound."""
-    sound = streams.sound_of(file)
-    if streams.probe(sound).sample_rate is None:
-        return np.zeros(0, np.float32)
-    return streams.loudness(_until_unreadable(streams.audio_blocks(sound)))
-
-
-def _until_unreadable(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The pieces up to the first that cannot be read; decoding reports what is wrong with it."""
-    with suppress(InputError):
-        yield from pieces
+            return task
+    return None
 
 
 def _mouths(
-    file: Path, loudness: np.ndarray | None, settings: TranscribeSettings
-) -> Callable[[], Iterable[Crop]] | None:
-    """Reads the mouth of each frame; None if a file has no video or no face is seen in it.
+    file: Path, loudness: np.ndarray | None, settings: TranscribeSettings, problems: list[str]
+) -> Lips | None:
+    """The mouth in each frame; None if a file has no video or no face is seen in it.
 
     A mouth clip is taken as it is. Of any other video it is the mouth of the face that speaks.
     """
@@ -105,33 +142,62 @@ def _mouths(
     if probe.fps is None:
         return None
     if probe.size == (MOUTH_SIZE, MOUTH_SIZE):
-        return partial(streams.video_frames, file, "gray")
+        return Lips(partial(_frames_of_clip, file))
     detect = faces.yunet(settings.detector, settings.download)
-    tracks, frames = faces.follow(_until_unreadable(streams.video_frames(file)), detect)
-    present = [track for track in tracks if len(track.frames) >= PRESENT * frames]
-    if len(present) < (settings.face or 1):
+    read = partial(streams.video_frames, file)
+    tracks, frames = faces.find(lambda: _readable(read(), problems), detect)
+    least = min(PRESENT * frames, LEAST_SEEN)
+    present = [track for track in tracks if len(track.frames) >= least]
+    if settings.face is not None and settings.face > len(present):
+        raise InputError(f"{file} has no face {settings.face}: faces found: {len(present)}")
+    if not present:
         return None
-    if settings.face is None:
-        track = faces.speaking_face(present, loudness)
+    if settings.face is not None:
+        stretches = [Stretch(0, frames, present[settings.face - 1])]
     else:
-        track = present[settings.face - 1]
-    found = mouth.locate_mouth(track.frames, track.points, frames)
-    return partial(_crops, file, found)
+        pause = max(int(settings.pause * VIDEO_FPS), 1)
+        silent = SILENT if loudness is None else silence(loudness) or SILENT
+        stretches = speaking_faces(present, frames, loudness, silent, pause)
+    cuts = frozenset(stretch.begin for stretch in stretches[1:])
+    return Lips(partial(_crops, read, stretches), cuts)
 
 
-def _crops(file: Path, found: mouth.Mouth) -> Iterator[Crop]:
-    """The mouth in each frame; None where the face is lost."""
-    crops = mouth.crops(streams.video_frames(file), found)
-    for crop, is_lost in zip(crops, _lost(found.detected), strict=False):
-        yield None if is_lost else crop
+def _frames_of_clip(file: Path) -> Iterator[Crop]:
+    """The frames of a mouth clip; None where nothing is shown."""
+    for frame in streams.video_frames(file, "gray"):
+        is_shown = frame.shape == (MOUTH_SIZE, MOUTH_SIZE) and frame.any()
+        yield frame if is_shown else None
 
 
-def _lost(detected: np.ndarray) -> np.ndarray:
-    """Whether a face (T,) is lost for longer than is bridged."""
-    lost = np.zeros(len(detected), bool)
-    begin = 0
-    for seen, run in groupby(detected):
-        end = begin + len(list(run))
-        lost[begin:end] = not seen and end - begin > BRIDGED
-        begin = end
-    return lost
+def _crops(
+    read: Callable[[], Iterable[np.ndarray]], stretches: Sequence[Stretch]
+) -> Iterator[Crop]:
+    """The mouth that speaks in each frame; None where its face is lost."""
+    frames = iter(read())
+    count = stretches[-1].end
+    for stretch in stretches:
+        first, found = _mouth_of(stretch, count)
+        lost = mouth.lost(found.detected) if found else None
+        for index in range(stretch.begin - first, stretch.end - first):
+            frame = next(frames, None)
+            if frame is None:
+                return
+            if found is None or lost is None or lost[index]:
+                yield None
+            else:
+                yield found.crop(frame, index)
+    for _ in frames:  # so that what is wrong with the end of the file is noticed
+        yield None
+
+
+def _mouth_of(stretch: Stretch, frames: int) -> tuple[int, mouth.Mouth | None]:
+    """The number of the first frame, and the mouth, of a stretch with a second on both sides."""
+    first = max(stretch.begin - mouth.BRIDGED, 0)
+    end = min(stretch.end + mouth.BRIDGED, frames)
+    track = stretch.track
+    inside = [place for place, frame in enumerate(track.frames) if first <= frame < end]
+    if not inside:
+        return first, None
+    seen = [track.frames[place] - first for place in inside]
+    points = [track.points[place] for place in inside]
+    return first, mouth.locate_mouth(seen, points, end - first)

@@ -1,17 +1,18 @@
 """Clips to text: batched by length, on any routes, clean or in noise.
 
-Decoding is deterministic: the noise of a clip is fixed by its id, the kind of noise, the ratio and
-the seed, whatever the clip is batched with.
+Decoding is deterministic: the noise of a clip is fixed by its id, the kind of noise, the ratio, the
+seed and, if it is babble, the voices of its file, whatever the clip is batched with.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
+from omni_avsr.choice import chosen_model
 from omni_avsr.data.loading import (
     ClipDataset,
     ClipKey,
@@ -23,9 +24,10 @@ from omni_avsr.data.loading import (
 from omni_avsr.data.manifest import Clip
 from omni_avsr.data.noise import Noise
 from omni_avsr.decode.hypothesis import Hypothesis
+from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
-from omni_avsr.run import Progress, newest_model, no_progress, with_progress
+from omni_avsr.run import Progress, no_progress, with_progress
 from omni_avsr.settings import DecodingOptions
 from omni_avsr.tasks import CLEAN, Condition, Route, Row
 
@@ -36,6 +38,7 @@ class Decoded:
 
     text: str
     confidence: float  # geometric mean of the tokens' probabilities, 0..1
+    is_cut: bool  # whether it reached its limit without an end
 
 
 @dataclass(frozen=True)
@@ -57,27 +60,46 @@ class Decoder:
         return time.perf_counter()
 
     def transcribe(
-        self, features: Features, route: Route, beams: int, max_new_tokens: int
+        self, features: Features, route: Route, beams: int, max_new_tokens: int | None
     ) -> list[Decoded]:
         """The transcripts of clips whose features are known."""
         batch = self.processor.batch(features, route).to(self.device)
-        ids, scores = self.model.generate_with_scores(batch, beams, max_new_tokens)
-        texts = self.processor.batch_decode(ids)
-        confidences = scores.exp().tolist()
-        return [Decoded(*pair) for pair in zip(texts, confidences, strict=True)]
+        found = self.model.generate_with_scores(batch, beams, max_new_tokens)
+        if not found.scores.isfinite().all():
+            raise InputError(f"{self.name} computes NaN or infinity: its weights may be damaged")
+        texts = self.processor.batch_decode(found.ids)
+        facts = zip(texts, found.scores.exp().tolist(), found.is_cut.tolist(), strict=True)
+        return [Decoded(*of_clip) for of_clip in facts]
 
 
-def load_decoder(checkpoint: str | None, device: str = "auto") -> Decoder:
-    """The model of a run, a folder or a hub id; by default of the newest run, or else tiny."""
-    name: str | Path = checkpoint or newest_model(Path("runs")) or "tiny"
-    if (Path(name) / "model" / "config.json").is_file():
-        name = Path(name) / "model"
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = OmniAVSR.from_pretrained(name)
-    model.to(device)  # type: ignore[arg-type]  # transformers' wrapper has no types
+def load_decoder(
+    checkpoint: str | None, device: str = "auto", towers: Mapping[str, str | Path] | None = None
+) -> Decoder:
+    """The model of a run, a folder or a hub id; by default of the newest run, or else tiny.
+
+    `towers` says where moved towers are now, by their kind.
+    """
+    chosen_device = _device(device)
+    name = chosen_model(checkpoint)
+    moved = dict(towers or {})
+    model = OmniAVSR.from_pretrained(name, towers=moved)
+    model.to(chosen_device)  # type: ignore[arg-type]  # transformers' wrapper has no types
     model.eval()
-    return Decoder(model, OmniAVSRProcessor.from_pretrained(name), str(name))
+    return Decoder(model, OmniAVSRProcessor.from_pretrained(name, towers=moved), name)
+
+
+def _device(name: str) -> str:
+    """The device of this name; refuses one that this machine does not have."""
+    known = ["cpu"]
+    if torch.cuda.is_available():
+        known += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        known.append("mps")
+    if name == "auto":
+        return "cuda" if "cuda" in known else "cpu"
+    if name not in known:
+        raise InputError(f"there is no device {name!r} here; available: auto, {', '.join(known)}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,7 @@ class DecodedClip:
             condition=Condition.from_row(row),
             confidence=row["confidence"],
             normaliser=row["normaliser"],
+            is_cut=row["cut"],
         )
         return cls(row["index"], hypothesis, row["audio_seconds"], row["decode_seconds"])
 
@@ -164,14 +187,18 @@ def _loader(
     settings: DecodingOptions,
     noise: Noise | None,
 ) -> DataLoader:
-    """Loads the clips with these indices in batches; unreadable clips are left out."""
+    """Loads the clips with these indices in batches.
+
+    Clips that are unreadable, or too long for the audio encoder, are left out.
+    """
     modalities = {name for route in routes for name in route.modalities}
     kind = noise.kind if noise else None
     seed = (settings.seed, kind, noise.condition.snr if noise else None)
     batches = []
     for bucket in buckets([clips[index].frames for index in todo], settings.max_frames):
         batches.append([ClipKey(todo[place], 0) for place in bucket])
-    dataset = ClipDataset(clips, noise, seed, tuple(sorted(modalities)))
+    longest_sound = decoder.model.config.longest_sound
+    dataset = ClipDataset(clips, noise, seed, tuple(sorted(modalities)), longest_sound)
     return DataLoader(dataset, batch_sampler=batches, collate_fn=readable)
 
 
@@ -201,6 +228,7 @@ def _decode_batch(
                 condition=condition,
                 confidence=transcript.confidence,
                 normaliser=settings.normaliser,
+                is_cut=transcript.is_cut,
             )
             share = seconds / len(loaded)
             yield DecodedClip(given.key.clip, hypothesis, given.seconds, share)

@@ -21,12 +21,18 @@ class Hypothesis:
     condition: Condition = CLEAN
     confidence: float | None = None  # geometric mean of the tokens' probabilities, 0..1
     normaliser: str = "lower"
+    is_cut: bool = False  # whether the hypothesis reached its limit without an end
 
     @property
     def scored(self) -> tuple[str, str]:
         """The reference and the hypothesis as they are scored."""
         reference = normalise(self.reference, self.normaliser)
         return reference, normalise(self.hypothesis, self.normaliser)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the reference has words as it is scored; without any there is no WER."""
+        return bool(normalise(self.reference, self.normaliser))
 
     @cached_property
     def errors(self) -> Errors:
@@ -41,17 +47,18 @@ class Hypothesis:
             **self.route.as_row(),
             **self.condition.as_row(),
             "confidence": self.confidence,
+            "cut": self.is_cut,
             "errors": self.errors.errors,
             "words": self.errors.words,
         }
 
 
 def worst(hypotheses: Iterable[Hypothesis], count: int = 5) -> list[Hypothesis]:
-    """The hypotheses with the highest WER, of those that have errors.
+    """The hypotheses with the highest WER, of those that have a text and errors.
 
     More errors, and then the id, break ties.
     """
-    wrong = [hypothesis for hypothesis in hypotheses if hypothesis.errors.errors]
+    wrong = [given for given in hypotheses if given.has_text and given.errors.errors]
     return sorted(wrong, key=lambda h: (-h.errors.wer, -h.errors.errors, h.id))[:count]
 
 

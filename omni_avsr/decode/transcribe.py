@@ -1,187 +1,243 @@
 """Transcribes files of any length: raw videos, mouth clips, or sound only.
 
-`transcribe` is the library's shortest way from a file to its text.
+`transcribe` is the library's shortest way from a file to its text; a `Transcriber` loads its model
+once, for many of them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import cv2
 import torch
 
-from omni_avsr.data.clips import VIDEO_SUFFIXES, media_files
 from omni_avsr.decode.contents import windows_of
-from omni_avsr.decode.decode import Decoder, load_decoder
+from omni_avsr.decode.decode import load_decoder
+from omni_avsr.decode.inputs import refuse_unreadable
+from omni_avsr.decode.quiet import silent_libraries
+from omni_avsr.decode.record import Record
+from omni_avsr.decode.sources import Source, as_file
+from omni_avsr.decode.transcripts import Segment, Transcript, Update
 from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
+from omni_avsr.files import Journal
+from omni_avsr.media.faces import NoDetector
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import Task
 
 
 @dataclass(frozen=True)
-class Segment:
-    """What is said in one window."""
-
-    start: float  # seconds, as is the end
-    end: float
-    text: str
-    task: Task
-    confidence: float  # geometric mean of the tokens' probabilities, 0..1
-
-
-@dataclass
-class Transcript:
-    """What is said in one file; with an error, what was transcribed before it."""
-
-    file: Path
-    segments: list[Segment] = field(default_factory=list)
-    error: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The text of all segments in one line."""
-        return " ".join(segment.text for segment in self.segments if segment.text)
-
-
-@dataclass(frozen=True)
 class _Job:
-    """A window of the file with this number."""
+    """A window of the file with this number, or what is known of it from an earlier run."""
 
     file: int
-    window: Window
+    window: Window | None
+    known: Segment | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames are to be decoded."""
+        return self.window.frames if self.window is not None else 0
+
+
+class Transcriber:
+    """A model that transcribes one source after another.
+
+    The options are those of `omni-avsr transcribe`, such as task="avsr" or beams=5.
+    """
+
+    def __init__(self, checkpoint: str | Path | None = None, **options: Any):
+        self.settings = TranscribeSettings(checkpoint=checkpoint, **options)  # type: ignore[arg-type]  # which it parses
+        with silent_libraries():
+            self.decoder = load_decoder(
+                self.settings.checkpoint, self.settings.device, self.settings.towers
+            )
+        config = self.decoder.model.config
+        self.tasks = list(map(Task, config.tasks))
+        if self.settings.task != "auto":  # refuses what the model does not know
+            config.choose(self.settings.task, self.settings.audio_rate, self.settings.video_rate)
+        self.lacking: NoDetector | None = None  # why lips of raw video are not read
+
+    @overload
+    def __call__(self, source: Source, sampling_rate: int | None = None) -> Transcript: ...
+
+    @overload
+    def __call__(
+        self, source: list[Any] | tuple[Any, ...], sampling_rate: int | None = None
+    ) -> list[Transcript]: ...
+
+    def __call__(
+        self, source: Source | list[Any] | tuple[Any, ...], sampling_rate: int | None = None
+    ) -> Transcript | list[Transcript]:
+        """The transcript of a source, or a list of those of several sources.
+
+        A source is a path, a waveform (S,) with its sampling rate, the bytes of a media file, or
+        one that is open in binary mode. An error in a single source is raised; one of several
+        sources keeps its error in its transcript.
+        """
+        if isinstance(source, list | tuple):
+            return self._transcribe(source, sampling_rate)
+        (transcript,) = self._transcribe([source], sampling_rate)
+        if transcript.error:
+            raise InputError(transcript.error)
+        return transcript
+
+    def _transcribe(self, sources: Sequence[Source], sampling_rate: int | None) -> list[Transcript]:
+        with ExitStack() as stack:
+            stack.enter_context(silent_libraries())
+            files = [stack.enter_context(as_file(each, sampling_rate)) for each in sources]
+            updates = list(self.follow(files))
+        found = [update.transcript for update in updates if update.segment is None]
+        for transcript, source in zip(found, sources, strict=True):
+            if not isinstance(source, str | Path):
+                _forget_folder(transcript)
+        return found
+
+    def follow(self, files: Sequence[Path], journal: Journal | None = None) -> Iterator[Update]:
+        """Each segment of the files as soon as it is known, and the end of each file, in order.
+
+        Several files share batches. What the journal has is not transcribed again.
+        """
+        record = Record(journal or Journal())
+        transcripts = [Transcript(file) for file in files]
+        complete = 0
+        for batch in self._batches(transcripts, record):
+            segments = self._decode(batch)
+            for job, segment in zip(batch, segments, strict=True):
+                if job.known is None:
+                    record.add(transcripts[job.file].file, segment)
+            record.flush()
+            for job, segment in zip(batch, segments, strict=True):
+                for ended in transcripts[complete : job.file]:
+                    record.end(ended)
+                    yield Update(ended, None)
+                complete = job.file
+                transcripts[job.file].segments.append(segment)
+                yield Update(transcripts[job.file], segment)
+        for ended in transcripts[complete:]:
+            record.end(ended)
+            yield Update(ended, None)
+        record.flush()
+
+    def _batches(self, transcripts: Sequence[Transcript], record: Record) -> Iterator[list[_Job]]:
+        """Windows of all files in order, as many at a time as fit the frame budget.
+
+        An error ends its own file only, and is kept in that file's transcript.
+        """
+        batch: list[_Job] = []
+        longest = 0  # frames
+        for number, transcript in enumerate(transcripts):
+            try:
+                for job in self._jobs(number, transcript, record):
+                    longest = max(longest, job.frames)
+                    if batch and longest * (len(batch) + 1) > self.settings.max_frames:
+                        yield batch
+                        batch = []
+                        longest = job.frames
+                    batch.append(job)
+            except (InputError, OSError, cv2.error) as error:
+                transcript.error = str(error)
+        if batch:
+            yield batch
+
+    def _jobs(self, number: int, transcript: Transcript, record: Record) -> Iterator[_Job]:
+        file = transcript.file
+        known = record.known(file)
+        if known is not None:
+            transcript.notes += known.notes
+            for segment in known.segments:
+                yield _Job(number, None, segment)
+            return
+        for window in self._windows(transcript):
+            earlier = record.segment(file, window)
+            yield _Job(number, None if earlier else window, earlier)
+
+    def _windows(self, transcript: Transcript) -> Iterator[Window]:
+        """The windows of a file. Without a face detector a raw video is only heard, if possible."""
+        file = transcript.file
+        refuse_unreadable(file)
+        may_download = self.settings.download and self.lacking is None  # it is tried once
+        settings = replace(self.settings, download=may_download)
+        try:
+            yield from windows_of(file, self.tasks, settings)
+            return
+        except NoDetector as error:
+            self.lacking = self.lacking or error
+            if settings.task != "auto" or Task.ASR not in self.tasks:
+                raise NoDetector(f"{file}: {error}") from None
+        windows = windows_of(file, [Task.ASR], settings)
+        first = None
+        with suppress(InputError):  # which says what the sound lacks
+            first = next(windows, None)
+        if first is None:
+            raise NoDetector(f"{file}: {self.lacking}")
+        transcript.notes.append(f"only heard, as lips cannot be read: {self.lacking}")
+        yield first
+        yield from windows
+
+    def _decode(self, batch: Sequence[_Job]) -> list[Segment]:
+        """The segments of the windows; the windows of one task are decoded together."""
+        places: dict[Task, list[int]] = {}  # of its windows in the batch
+        windows: dict[int, Window] = {}
+        segments: dict[int, Segment] = {}
+        for place, job in enumerate(batch):
+            if job.known is not None:
+                segments[place] = job.known
+            if job.window is not None:
+                windows[place] = job.window
+                places.setdefault(job.window.task, []).append(place)
+        for task, own in places.items():
+            found = self._decode_task(task, [windows[place] for place in own])
+            segments.update(zip(own, found, strict=True))
+        return [segments[place] for place in range(len(batch))]
+
+    @torch.no_grad()
+    def _decode_task(self, task: Task, batch: Sequence[Window]) -> list[Segment]:
+        settings, decoder = self.settings, self.decoder
+        route = decoder.model.config.choose(task, settings.audio_rate, settings.video_rate)
+        sounds = [window.audio for window in batch if window.audio is not None]
+        mouths = [window.video for window in batch if window.video is not None]
+        media = decoder.processor.media(sounds or None, mouths or None)
+        features = decoder.model.encode(media.to(decoder.device))
+        decoded = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
+        segments = []
+        for window, found in zip(batch, decoded, strict=True):
+            segments.append(
+                Segment(
+                    start=window.start,
+                    end=window.end,
+                    text=found.text,
+                    task=task,
+                    confidence=found.confidence,
+                    is_cut=found.is_cut,
+                )
+            )
+        return segments
+
+
+def _forget_folder(transcript: Transcript) -> None:
+    """Leaves only the name of a temporary file."""
+    file = transcript.file
+    transcript.file = Path(file.name)
+    if transcript.error:
+        transcript.error = transcript.error.replace(str(file), file.name)
 
 
 @overload
-def transcribe(files: str | Path, **settings: Any) -> Transcript: ...
+def transcribe(files: Source, **settings: Any) -> Transcript: ...
 
 
 @overload
-def transcribe(files: Sequence[str | Path], **settings: Any) -> list[Transcript]: ...
+def transcribe(files: list[Any] | tuple[Any, ...], **settings: Any) -> list[Transcript]: ...
 
 
 def transcribe(
-    files: str | Path | Sequence[str | Path], **settings: Any
+    files: Source | list[Any] | tuple[Any, ...], sampling_rate: int | None = None, **settings: Any
 ) -> Transcript | list[Transcript]:
-    """The transcript of a file, or a list of those of several files.
+    """The transcript of a file, or a list of those of several files, as a `Transcriber` makes them.
 
-    The settings are the options of `omni-avsr transcribe`, such as task="avsr" or beams=5. An error
-    in a single file is raised; one of several files keeps its error in its transcript.
+    The settings are the options of `omni-avsr transcribe`, such as task="avsr" or beams=5.
     """
-    chosen = TranscribeSettings(**settings)
-    if not isinstance(files, str | Path):
-        return list(transcribe_files([Path(file) for file in files], chosen))
-    (transcript,) = transcribe_files([Path(files)], chosen)
-    if transcript.error:
-        raise InputError(transcript.error)
-    return transcript
-
-
-def transcribe_files(files: Sequence[Path], settings: TranscribeSettings) -> Iterator[Transcript]:
-    """The transcript of each file, as soon as it is complete; several files share batches."""
-    decoder = load_decoder(settings.checkpoint, settings.device)
-    config = decoder.model.config
-    if settings.task != "auto":
-        config.choose(settings.task, settings.audio_rate, settings.video_rate)  # refuses early
-    tasks = list(map(Task, config.tasks))
-    transcripts = [Transcript(file) for file in files]
-    complete = 0
-    for batch in _batches(transcripts, tasks, settings):
-        segments = _decode([job.window for job in batch], decoder, settings)
-        for job, segment in zip(batch, segments, strict=True):
-            transcripts[job.file].segments.append(segment)
-        while complete < batch[-1].file:
-            yield transcripts[complete]
-            complete += 1
-    yield from transcripts[complete:]
-
-
-def expand(paths: Sequence[Path]) -> list[Path]:
-    """The files, with each folder replaced by the media in it; missing files are kept.
-
-    In a folder, a sound is left out if it lies beside its video.
-    """
-    found: list[Path] = []
-    for path in paths:
-        files = _media_in(path) if path.is_dir() else [path]
-        if not files:
-            raise InputError(f"{path} holds neither videos nor sounds")
-        found += files
-    return found
-
-
-def _media_in(folder: Path) -> list[Path]:
-    files = media_files(folder)
-    with_video = {path.with_suffix("") for path in files if _is_video(path)}
-    found = []
-    for path in files:
-        if _is_video(path) or path.with_suffix("") not in with_video:
-            found.append(path)
-    return found
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _batches(
-    transcripts: Sequence[Transcript], tasks: Sequence[Task], settings: TranscribeSettings
-) -> Iterator[list[_Job]]:
-    """Windows of all files in order, as many at a time as fit the frame budget.
-
-    An error ends its own file only, and is kept in that file's transcript.
-    """
-    batch: list[_Job] = []
-    longest = 0  # frames
-    for number, transcript in enumerate(transcripts):
-        try:
-            for window in windows_of(transcript.file, tasks, settings):
-                longest = max(longest, window.frames)
-                if batch and longest * (len(batch) + 1) > settings.max_frames:
-                    yield batch
-                    batch = []
-                    longest = window.frames
-                batch.append(_Job(number, window))
-        except (InputError, OSError, cv2.error) as error:
-            transcript.error = str(error)
-    if batch:
-        yield batch
-
-
-def _decode(
-    batch: Sequence[Window], decoder: Decoder, settings: TranscribeSettings
-) -> list[Segment]:
-    """The segments of the windows; the windows of one task are decoded together."""
-    places: dict[Task, list[int]] = {}  # of its windows in the batch
-    for place, window in enumerate(batch):
-        places.setdefault(window.task, []).append(place)
-    segments: dict[int, Segment] = {}
-    for task, own in places.items():
-        found = _decode_task(task, [batch[place] for place in own], decoder, settings)
-        segments.update(zip(own, found, strict=True))
-    return [segments[place] for place in range(len(batch))]
-
-
-@torch.no_grad()
-def _decode_task(
-    task: Task, batch: Sequence[Window], decoder: Decoder, settings: TranscribeSettings
-) -> list[Segment]:
-    route = decoder.model.config.choose(task, settings.audio_rate, settings.video_rate)
-    sounds = [window.audio for window in batch if window.audio is not None]
-    mouths = [window.video for window in batch if window.video is not None]
-    media = decoder.processor.media(sounds or None, mouths or None)
-    features = decoder.model.encode(media.to(decoder.device))
-    decoded = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
-    segments = []
-    for window, found in zip(batch, decoded, strict=True):
-        segments.append(
-            Segment(
-                start=window.start,
-                end=window.end,
-                text=found.text,
-                task=task,
-                confidence=found.confidence,
-            )
-        )
-    return segments
+    return Transcriber(**settings)(files, sampling_rate)

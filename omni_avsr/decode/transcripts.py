@@ -1,119 +1,82 @@
-"""Writes transcripts as text, JSON, subtitles or TRN, each as soon as it is complete."""
+"""What is said in a file, and how it is written: as text, JSON, subtitles or TRN."""
 
 import json
-import os
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
 
-from omni_avsr.decode.transcribe import Transcript
-from omni_avsr.errors import InputError
-from omni_avsr.files import write_text
-from omni_avsr.tasks import Row
+from omni_avsr.tasks import Row, Task
 
 SUBTITLES = ("srt", "vtt")
 
 
-class Writer:
-    """Writes transcripts to the terminal or to one file.
+@dataclass(frozen=True)
+class Segment:
+    """What is said in one window."""
 
-    Subtitles of several files go to a folder instead, one file each, named by the path from the
-    folder that holds all of the transcribed files. Nothing is opened before the first transcript,
-    so that an early mistake leaves an older file as it is.
-    """
+    start: float  # seconds, as is the end
+    end: float
+    text: str
+    task: Task
+    confidence: float  # geometric mean of the tokens' probabilities, 0..1
+    is_cut: bool = False  # whether the text reached the limit of tokens without an end
 
-    def __init__(self, format: str, out: Path | None, files: Sequence[Path], several: bool):
-        if format in SUBTITLES and several and out is None:
-            raise InputError(f"{format} of several files needs --out, a folder")
-        self.format = format
-        self.out = out
-        self.several = several
-        self.names = _names(files)
-        self.rows: list[Row] = []
-        self._opened: TextIO | None = None
-        all_differ = len(set(self.names.values())) == len(self.names)
-        if self._folder is not None and not all_differ:
-            raise InputError(
-                f"several files would become the same .{format}: only their endings differ; "
-                "transcribe them one at a time"
-            )
 
-    def __enter__(self) -> "Writer":
-        return self
+@dataclass
+class Transcript:
+    """What is said in one file; with an error, what was transcribed before it."""
 
-    def __exit__(self, failed: type | None, *_: object) -> None:
-        if self.format == "json" and (self.rows or failed is None):
-            self._print(json.dumps(self.rows, ensure_ascii=False, indent=1))
-        if self._opened is not None:
-            self._opened.close()
+    file: Path
+    segments: list[Segment] = field(default_factory=list)
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)  # what was done otherwise than expected
 
     @property
-    def _folder(self) -> Path | None:
-        """Where each transcript gets a file of its own."""
-        own_files = self.format in SUBTITLES and self.several
-        return self.out if own_files else None
-
-    def write(self, transcript: Transcript) -> None:
-        """Writes one transcript; one with an error as far as it goes."""
-        if transcript.error and not transcript.segments:
-            return
-        if self._folder is not None:
-            file = self._folder / f"{self.names[transcript.file]}.{self.format}"
-            write_text(file, subtitles(transcript, self.format))
-        elif self.format == "json":
-            self.rows.append(as_row(transcript))
-        else:
-            self._print(self._rendered(transcript))
-
-    def _rendered(self, transcript: Transcript) -> str:
-        if self.format == "jsonl":
-            return json.dumps(as_row(transcript), ensure_ascii=False)
-        if self.format == "trn":
-            return f"{transcript.text} ({self.names[transcript.file]})"
-        if self.format in SUBTITLES:
-            return subtitles(transcript, self.format)
-        return f"{transcript.file}: {transcript.text}" if self.several else transcript.text
-
-    def _print(self, text: str) -> None:
-        """Prints to the terminal, or to the file, which is opened by the first call."""
-        if self.out is not None and self._opened is None:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._opened = self.out.open("w", encoding="utf-8")
-        print(text, file=self._opened or sys.stdout, flush=True)
+    def text(self) -> str:
+        """The text of all segments in one line."""
+        return " ".join(segment.text for segment in self.segments if segment.text)
 
 
-def _names(files: Sequence[Path]) -> dict[Path, Path]:
-    """The path of each file, without its ending, from the folder that holds all of them."""
-    folder = os.path.commonpath([file.absolute().parent for file in files])
-    return {file: file.absolute().relative_to(folder).with_suffix("") for file in files}
+@dataclass(frozen=True)
+class Update:
+    """One more segment of a transcript, or its end."""
+
+    transcript: Transcript  # as far as it goes, with this segment
+    segment: Segment | None  # None at the end
 
 
 def as_row(transcript: Transcript) -> Row:
     """A transcript as a JSON object."""
-    row: Row = {
+    segments = []
+    for segment in transcript.segments:
+        row = asdict(segment)
+        row["cut"] = row.pop("is_cut")
+        segments.append(row)
+    whole: Row = {
         "file": str(transcript.file),
         "text": transcript.text,
-        "segments": [asdict(segment) for segment in transcript.segments],
+        "segments": segments,
     }
     if transcript.error:
-        row["error"] = transcript.error
-    return row
+        whole["error"] = transcript.error
+    if transcript.notes:
+        whole["notes"] = transcript.notes
+    return whole
 
 
-def subtitles(transcript: Transcript, format: str) -> str:
-    """The transcript as SRT or WebVTT, one cue per segment."""
+def line(format: str, transcript: Transcript, name: Path) -> str:
+    """A transcript as a line of JSON, or of TRN with its name."""
+    if format == "jsonl":
+        return json.dumps(as_row(transcript), ensure_ascii=False)
+    return f"{transcript.text} ({name})"
+
+
+def cue(format: str, segment: Segment, number: int) -> str:
+    """A segment as a subtitle of SRT or WebVTT, after what stands between it and the one before."""
     mark = "," if format == "srt" else "."
-    blocks = ["WEBVTT\n"] if format == "vtt" else []
-    number = 0
-    for segment in transcript.segments:
-        if segment.text:
-            number += 1
-            start = clock(segment.start, mark)
-            end = clock(segment.end, mark)
-            blocks.append(f"{number}\n{start} --> {end}\n{segment.text}\n")
-    return "\n".join(blocks)
+    start = clock(segment.start, mark)
+    end = clock(segment.end, mark)
+    before = "" if format == "srt" and number == 1 else "\n"
+    return f"{before}{number}\n{start} --> {end}\n{segment.text}"
 
 
 def clock(seconds: float, mark: str) -> str:

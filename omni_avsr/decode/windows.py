@@ -1,11 +1,12 @@
 """Cuts a file of any length into windows that a model can take.
 
-A file is cut in its pauses, where a face appears or is lost, and otherwise where it is quietest.
+A file is cut in its pauses, where a face appears or is lost or another one speaks, and otherwise
+where it is quietest.
 Windows do not overlap, and they leave out nothing but silence. They are made while the file is
 read, so memory does not grow with its length.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -153,8 +154,10 @@ def _filled(
         yield silence if sound is ended else sound, shown
 
 
-def windows(stream: Iterable[Moment], longest: float, pause: float) -> Iterator[Window]:
-    """The windows of a file, cut in pauses of at least `pause` seconds.
+def windows(
+    stream: Iterable[Moment], longest: float, pause: float, cuts: Collection[int] = ()
+) -> Iterator[Window]:
+    """The windows of a file, cut in pauses of at least `pause` seconds, and before some frames.
 
     No window is longer than `longest` seconds.
     """
@@ -162,7 +165,8 @@ def windows(stream: Iterable[Moment], longest: float, pause: float) -> Iterator[
     pause_frames = max(int(pause * VIDEO_FPS), 1)
     held = _Held()
     for moment in stream:
-        if held.moments and _sees(moment) != _sees(held.moments[-1]):
+        number = held.first + len(held.moments)
+        if held.moments and (number in cuts or _sees(moment) != _sees(held.moments[-1])):
             yield from held.take(len(held.moments))
         held.moments.append(moment)
         if _is_silence(held.moments, pause_frames):

@@ -62,7 +62,7 @@ def compare(first: Path, second: Path) -> list[Difference]:
 
 
 def read_scores(evaluation: Path) -> dict[Cell, Scores]:
-    """The score of each clip in each cell, from the hypotheses beside the results."""
+    """The score of each clip with a text in each cell, from the hypotheses beside the results."""
     if evaluation.name != results.FILE and not evaluation.is_dir():
         raise InputError(f"{evaluation} is neither a {results.FILE} nor the folder of one")
     folder = evaluation if evaluation.is_dir() else evaluation.parent
@@ -75,7 +75,8 @@ def read_scores(evaluation: Path) -> dict[Cell, Scores]:
     for row in read_rows(file):
         cell = Condition.from_row(row), Route.from_row(row)
         scores = cells.setdefault(cell, {})
-        scores[row["id"]] = ClipScore(row["errors"], row["words"])
+        if row["words"]:
+            scores[row["id"]] = ClipScore(row["errors"], row["words"])
     return cells
 
 

@@ -72,9 +72,9 @@ class ModelFacts:
         return {**asdict(self), "costs": [cost.as_json() for cost in self.costs]}
 
 
-def inspect(checkpoint: str | None) -> ModelFacts:
-    """The facts of a checkpoint."""
-    decoder = load_decoder(checkpoint, "cpu")
+def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = None) -> ModelFacts:
+    """The facts of a checkpoint, some of whose towers may have moved."""
+    decoder = load_decoder(checkpoint, "cpu", towers)
     model = decoder.model
     config = model.config
     routes = config.routes()
@@ -220,6 +220,7 @@ def trained(model: Path) -> Row:
     settings = record.settings
     facts = {"started": record.started, "commit": record.commit}
     data = ("data",) if settings.get("data") else ("toy_world", "toy_clips")
-    for name in ("method", *data, "max_steps", "seed"):
-        facts[name] = settings.get(name)
+    weights = "from_" if settings.get("from_") else "method"
+    for name in (weights, *data, "max_steps", "seed"):
+        facts[name.removesuffix("_")] = settings.get(name)
     return facts

@@ -20,6 +20,7 @@ from omni_avsr.measure.results import Result, result_of, unmark, write_results
 from omni_avsr.run import Progress, no_progress
 from omni_avsr.settings import DecodeSettings, DecodingOptions, EvaluateSettings
 from omni_avsr.tasks import CLEAN, Condition, Route
+from omni_avsr.text import normalise
 
 HYPOTHESES = "hypotheses.jsonl"
 PLACE = ("out", "device", "max_frames")  # settings that do not change what is decoded
@@ -37,13 +38,9 @@ class Labels:
 class Evaluation:
     """What was measured."""
 
-    results: list[Result]
+    results: list[Result]  # none if no clip has a text
     hypotheses: list[Hypothesis]
-
-    @property
-    def unreadable(self) -> int:
-        """Clips of the label file that could not be read."""
-        return self.results[0].unreadable
+    unreadable: int = 0  # clips of the label file that could not be read
 
 
 def decode_file(
@@ -53,7 +50,9 @@ def decode_file(
 
     With settings.out the hypotheses are written to that file.
     """
-    decoder = load_decoder(settings.checkpoint, settings.device)
+    if settings.out:
+        _refuse_output(settings.out, settings.data)
+    decoder = load_decoder(settings.checkpoint, settings.device, settings.towers)
     route = decoder.model.config.choose(settings.task, settings.audio_rate, settings.video_rate)
     if settings.merge:
         decoder = Decoder(decoder.model.merge(route), decoder.processor, decoder.name)
@@ -77,13 +76,19 @@ def evaluate(
 
     Writes hypotheses.jsonl, a report if one is given, and results.json into settings.out.
     """
-    decoder = load_decoder(settings.checkpoint, settings.device)
-    routes = decoder.model.config.routes(settings.audio_rates, settings.video_rates, settings.tasks)
-    labels = _labels(settings, progress, corpus)
     hypotheses = settings.out / HYPOTHESES
+    _refuse_output(hypotheses, settings.data)
+    decoder = load_decoder(settings.checkpoint, settings.device, settings.towers)
+    routes = decoder.model.config.routes(settings.audio_rates, settings.video_rates, settings.tasks)
+    passes = _passes(settings.conditions, routes)
+    if not passes:
+        raise InputError("VSR does not hear noise, nothing else is asked for: add clean to --snr")
+    labels = _labels(settings, progress, corpus)
+    _refuse_textless(labels.file, [clip.text for clip in labels.clips], settings.normaliser)
     with _journal(hypotheses, settings, decoder, labels) as journal:
-        passes = _passes(settings.conditions, routes)
         evaluation = _measure(decoder, labels, passes, settings, progress, journal)
+        decoded = [hypothesis.reference for hypothesis in evaluation.hypotheses]
+        _refuse_textless(labels.file, decoded, settings.normaliser)
         unmark(settings.out)
         write_hypotheses(hypotheses, evaluation.hypotheses)
         if write_report:
@@ -105,6 +110,7 @@ def _measure(
     clips, file = labels.clips, labels.file
     results: list[Result] = []
     hypotheses: list[Hypothesis] = []
+    unreadable = 0
     noises = [make_noise(condition, clips, settings.seed) for condition, _ in passes]
     for noise, (_, routes) in zip(noises, passes, strict=True):
         decoded = decode(decoder, clips, routes, settings, noise, progress, journal)
@@ -112,19 +118,22 @@ def _measure(
             if not found:
                 raise InputError(f"none of the {len(clips)} clips of {file} could be read")
             own = [clip.hypothesis for clip in found]
+            hypotheses += own
+            unreadable = len(clips) - len(found)
+            if not any(hypothesis.has_text for hypothesis in own):
+                continue
             result = result_of(
                 own,
                 audio_seconds=sum(clip.audio_seconds for clip in found),
                 decode_seconds=sum(clip.decode_seconds for clip in found),
-                unreadable=len(clips) - len(found),
+                unreadable=unreadable,
                 beams=settings.beams,
                 seed=settings.seed,
                 checkpoint=decoder.name,
                 manifest=str(file),
             )
             results.append(result)
-            hypotheses += own
-    return Evaluation(results, hypotheses)
+    return Evaluation(results, hypotheses, unreadable)
 
 
 def _passes(
@@ -140,9 +149,31 @@ def _passes(
     return passes
 
 
+def _refuse_output(file: Path, data: Path | None) -> None:
+    """Refuses a file of hypotheses that cannot be written, or would replace the label file."""
+    if file.is_dir():
+        raise InputError(f"--out {file} is a folder: name a file")
+    for folder in file.parents:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--out: {folder} is a file, a folder is needed: choose another --out")
+    if data and data.exists() and file.exists() and file.samefile(data):
+        raise InputError(f"--out {file} is the label file: choose another --out")
+
+
+def _refuse_textless(file: Path, texts: Sequence[str], normaliser: str) -> None:
+    """Refuses to measure clips of which none has words to be scored."""
+    if not any(normalise(text, normaliser) for text in texts):
+        raise InputError(
+            f"no readable clip of {file} has a text: there is nothing to score; "
+            "`omni-avsr decode --out FILE` transcribes the clips"
+        )
+
+
 def _labels(settings: DecodingOptions, progress: Progress, corpus: MakeCorpus) -> Labels:
     if settings.data:
-        clips = manifest.read(settings.data, settings.root, settings.format, settings.tokens)
+        clips = manifest.read(
+            settings.data, settings.root, settings.format, settings.tokens, settings.audio_track
+        )
         return Labels(settings.data, clips)
     file = corpus(settings, ("test",), progress)["test"]
     return Labels(file, manifest.read(file))
@@ -160,6 +191,8 @@ def _journal(
     config = Path(decoder.name) / "config.json"
     work["checkpoint"] = decoder.name
     work["trained"] = config.stat().st_mtime_ns if config.is_file() else None
-    work["clips"] = [(clip.id, clip.text, str(clip.video)) for clip in labels.clips]
+    work["clips"] = [
+        (clip.id, clip.text, str(clip.audio), str(clip.video)) for clip in labels.clips
+    ]
     with locked(out.parent, f".{out.name}.lock"):
         yield Journal(out.with_name(f"{out.name}.part"), work)

@@ -13,7 +13,16 @@ from omni_avsr.tasks import Condition, Route, Task
 from omni_avsr.text import AlignedWord, aligned_words
 
 FILE = "report.html"
-FACTS = ("checkpoint", "manifest", "clips", "beams", "normaliser", "seed")
+FACTS = (
+    "checkpoint",
+    "manifest",
+    "clips",
+    "unreadable",
+    "without_text",
+    "beams",
+    "normaliser",
+    "seed",
+)
 COLUMNS = (
     "",
     "WER %",
@@ -23,9 +32,11 @@ COLUMNS = (
     "D",
     "I",
     "words",
+    "cut",
     "tokens/s",
     "real-time factor",
 )
+CUT = "Cut: transcripts that reached the limit of tokens without an end."
 EXPLANATION = "In brackets: frames per token, of 50 audio and 25 video frames per second."
 
 
@@ -129,7 +140,7 @@ def _facts(results: Sequence[Result]) -> str:
     lines = []
     for name in FACTS:
         values = dict.fromkeys(str(getattr(result, name)) for result in results)
-        lines.append(f"<dt>{name}</dt><dd>{escape(', '.join(values))}</dd>")
+        lines.append(f"<dt>{name.replace('_', ' ')}</dt><dd>{escape(', '.join(values))}</dd>")
     return f"<dl>{''.join(lines)}</dl>"
 
 
@@ -141,7 +152,7 @@ def _every_result(cells: Grid) -> str:
             result = cells.results.get((condition, route))
             if result is not None:
                 rows.append(_figures(result))
-    table = html_table(COLUMNS, rows)
+    table = html_table(COLUMNS, rows) + f'<p class="soft">{CUT}</p>'
     return f"<details><summary>Every result</summary>{table}</details>"
 
 
@@ -159,6 +170,7 @@ def _figures(result: Result) -> list[str]:
         str(result.deletions),
         str(result.insertions),
         str(result.words),
+        str(result.cut),
         f"{result.route.tokens_per_second:.1f}",
         factor,
     ]

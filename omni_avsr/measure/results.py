@@ -42,6 +42,8 @@ class Result:
     checkpoint: str
     manifest: str
     unreadable: int = 0  # clips that could not be read
+    without_text: int = 0  # clips whose text is empty as it is scored: they are left out
+    cut: int = 0  # hypotheses that reached the limit of tokens
 
     @property
     def percent(self) -> float:
@@ -68,7 +70,7 @@ class Result:
 
 
 def result_of(hypotheses: Sequence[Hypothesis], **facts: Any) -> Result:
-    """The result of hypotheses that share one route and one condition.
+    """The result of hypotheses that share one route and one condition, and have texts in part.
 
     `facts` are the fields of Result that hypotheses do not know, such as beams and checkpoint.
     """
@@ -77,8 +79,9 @@ def result_of(hypotheses: Sequence[Hypothesis], **facts: Any) -> Result:
         found = "; ".join(sorted(f"{route} {condition}" for route, condition in kinds)) or "none"
         raise InputError(f"a result is of one route in one condition, not of: {found}")
     ((route, condition),) = kinds
-    errors = sum((hypothesis.errors for hypothesis in hypotheses), Errors())
-    low, high = interval(hypotheses)
+    scored = [hypothesis for hypothesis in hypotheses if hypothesis.has_text]
+    errors = sum((hypothesis.errors for hypothesis in scored), Errors())
+    low, high = interval(scored)
     return Result(
         route=route,
         condition=condition,
@@ -90,8 +93,10 @@ def result_of(hypotheses: Sequence[Hypothesis], **facts: Any) -> Result:
         substitutions=errors.substitutions,
         deletions=errors.deletions,
         insertions=errors.insertions,
-        clips=len(hypotheses),
+        clips=len(scored),
         normaliser=hypotheses[0].normaliser,
+        without_text=len(hypotheses) - len(scored),
+        cut=sum(hypothesis.is_cut for hypothesis in hypotheses),
         **facts,
     )
 

@@ -20,6 +20,7 @@ from omni_avsr.measure.results import finest, grid, is_measured, percent, read_r
 from omni_avsr.measure.study import measure_once, of_run, train_once
 from omni_avsr.run import Progress, is_first_process, no_progress, read_run
 from omni_avsr.settings import EvaluateSettings, TrainSettings
+from omni_avsr.settings.base import flag
 from omni_avsr.tasks import CLEAN, Task
 
 EVALUATION = "evaluation"  # folder of a run
@@ -83,6 +84,8 @@ def sizes(settings: TrainSettings) -> list[str]:
         raise InputError(
             f"--llm {settings.llm} names {len(given)} LLM, a scaling study needs two or more"
         )
+    if settings.from_ is not None:
+        raise InputError("a scaling study trains new weights for each LLM: leave out --from")
     return given
 
 
@@ -120,7 +123,7 @@ def _changed_options(settings: TrainSettings) -> list[str]:
         value = getattr(settings, own.name)
         if own.name in ("llm", "out") or value == own.default:
             continue
-        words.append(f"--{own.name.replace('_', '-')}")
+        words.append(flag(own))
         if isinstance(value, tuple):
             words.append(",".join(map(str, value)))
         elif value is not True:

@@ -1,14 +1,15 @@
-"""Finds, follows and chooses the faces of a video. The only file that uses a face detector.
+"""Finds and follows the faces of a video. The only file that uses a face detector.
 
 A face is four points: the eye on the left of the image, the other eye, the nose, and the middle of
 the mouth. They come from the detector YuNet, or from files of landmarks.
 """
 
 import hashlib
+import http.client
 import os
 import pickle
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +19,19 @@ import numpy as np
 from omni_avsr.errors import InputError
 from omni_avsr.files import cache_root, write_atomically
 from omni_avsr.media.mouth import similarity
+from omni_avsr.tasks import VIDEO_FPS
 
 DETECTED_SIZE = 320  # pixels, the longer side of the image that the detector sees
 MINIMUM_SCORE = 0.6  # of a detected face
 SAME_FACE = 0.3  # least overlap of the boxes of one face in two frames
 PATCH_SIZE = 24  # pixels, the side of the image of a mouth whose change is measured
-MOTION_WINDOW = 5  # frames that mouth motion and loudness are averaged over
-LEAST_CORRELATION = 0.01  # what a face scores whose mouth moves against the sound
+FORESEEN = VIDEO_FPS  # frames without a face over which it is expected to move on
+STEADINESS = 0.8  # share of the speed so far in the speed of a face
+TURNS = 4  # ways up that a video may be, each a quarter turn from the one before
+TURNS_EVERY = VIDEO_FPS  # frames, of which one is looked at in all turns
+TURNS_TRIED = 40  # frames with a face that decide which way up a video is
+SURE = 0.9  # score of a face that is surely upright
+CLEARLY = 0.04  # how much higher faces must score in a turned video
 
 MODEL = "yunet_n_320_320.onnx"
 MODEL_URL = f"https://github.com/ShiqiYu/libfacedetection.train/raw/master/onnx/{MODEL}"
@@ -50,6 +57,7 @@ class Face:
 
     box: np.ndarray  # (4,): x, y, width, height
     points: np.ndarray  # (4, 2)
+    score: float = 1.0  # how sure the detector is, 0..1
 
 
 Detector = Callable[[np.ndarray], Sequence[Face]]  # takes a BGR frame (H, W, 3)
@@ -63,6 +71,7 @@ class Track:
     points: list[np.ndarray] = field(default_factory=list)  # (4, 2) in each of them
     motion: list[float] = field(default_factory=list)  # change of the mouth since the frame before
     box: np.ndarray = field(default_factory=lambda: np.zeros(4))  # in the latest frame
+    speed: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels per frame
     patch: np.ndarray | None = None  # (PATCH_SIZE, PATCH_SIZE), the mouth in the latest frame
 
     def add(self, frame: int, face: Face, grey: np.ndarray) -> None:
@@ -72,20 +81,45 @@ class Track:
         if self.patch is not None and self.frames[-1] == frame - 1:
             change = np.abs(patch - self.patch)
             motion = float(change.mean())
+        if self.frames:
+            step = (_centre(face.box) - _centre(self.box)) / (frame - self.frames[-1])
+            self.speed = STEADINESS * self.speed + (1 - STEADINESS) * step
         self.frames.append(frame)
         self.points.append(face.points)
         self.motion.append(motion)
         self.box = face.box
         self.patch = patch
 
+    def expected_box(self, frame: int) -> np.ndarray:
+        """Returns where the face is if it moves on; where it was if it has long been lost."""
+        passed = frame - self.frames[-1]
+        if passed > FORESEEN:
+            return self.box
+        moved = self.box.copy()
+        moved[:2] += passed * self.speed
+        return moved
+
+
+def _centre(box: np.ndarray) -> np.ndarray:
+    return box[:2] + box[2:] / 2
+
+
+class NoDetector(InputError):
+    """No face detector is installed, so lips cannot be read in raw video."""
+
 
 def yunet(model: Path | str | None = None, download: bool = True) -> Detector:
     """Returns OpenCV's face detector, with a model file that is found or downloaded."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # hides a warning of OpenCV 5
     file = find_model(model, download)
-    net = cv2.FaceDetectorYN.create(
-        str(file), "", (DETECTED_SIZE, DETECTED_SIZE), score_threshold=MINIMUM_SCORE
-    )
+    try:
+        net = cv2.FaceDetectorYN.create(
+            str(file), "", (DETECTED_SIZE, DETECTED_SIZE), score_threshold=MINIMUM_SCORE
+        )
+    except cv2.error as error:
+        raise InputError(
+            f"{file} is no face detector, YuNet as ONNX is expected: {error.err}"
+        ) from None
 
     def detect(frame: np.ndarray) -> list[Face]:
         small = frame
@@ -107,7 +141,7 @@ def _face_of(row: np.ndarray, scale: float) -> Face:
     """Returns the face of a row of the detector (15,), found in an image of this scale."""
     box = row[:4]
     landmarks = row[4:14].reshape(5, 2)
-    return Face(box / scale, four_points(landmarks) / scale)
+    return Face(box / scale, four_points(landmarks) / scale, float(row[14]))
 
 
 def find_model(model: Path | str | None = None, download: bool = True) -> Path:
@@ -119,11 +153,12 @@ def find_model(model: Path | str | None = None, download: bool = True) -> Path:
         return Path(named)
     cached = cache_root() / MODEL
     if not cached.is_file():
-        problem = _download(cached) if download else "downloads are off"
-        if problem:
-            raise InputError(
-                f"no face detector ({problem}): download {MODEL_URL}, and give it with "
-                f"--detector, name it in {MODEL_VARIABLE}, or put it at {cached}"
+        problem = _download(cached) if download else None
+        if problem or not download:
+            raise NoDetector(
+                f"no face detector is installed{f' ({problem})' if problem else ''}: "
+                f"`omni-avsr doctor --fetch` downloads it; or download {MODEL_URL}, and give it "
+                f"with --detector, name it in {MODEL_VARIABLE}, or put it at {cached}"
             )
     return cached
 
@@ -133,7 +168,7 @@ def _download(file: Path) -> str | None:
     try:
         with urllib.request.urlopen(MODEL_URL, timeout=DOWNLOAD_TIMEOUT) as answer:
             content = answer.read(LARGEST_MODEL)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"the download failed: {error}"
     if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
         return "the downloaded file has another checksum than expected"
@@ -158,6 +193,61 @@ def four_points(landmarks: np.ndarray) -> np.ndarray:
     raise InputError(f"landmarks of shape {points.shape}, (68, 2), (5, 2) or (4, 2) expected")
 
 
+def find(read: Callable[[], Iterable[np.ndarray]], detect: Detector) -> tuple[list[Track], int]:
+    """Returns what `follow` does of a video that may be on its side or upside down.
+
+    `read` returns its frames; of a turned video they are read twice. The points are those of the
+    frames as they are read.
+    """
+    scores = np.zeros(TURNS)
+    tracks, count = follow(_tried(read(), detect, scores), detect)
+    turns = int(scores.argmax())
+    if scores[turns] > scores[0] + CLEARLY:
+        tracks, count = follow(read(), lambda frame: _detect_turned(frame, detect, turns))
+    return tracks, count
+
+
+def _tried(
+    frames: Iterable[np.ndarray], detect: Detector, scores: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yields the frames; `scores` becomes the mean of the best scores in each turn (TURNS,)."""
+    tried = 0
+    for index, frame in enumerate(frames):
+        if index % TURNS_EVERY == 0 and tried < TURNS_TRIED:
+            found = _best_scores(frame, detect)
+            if found.any():
+                tried += 1
+                scores += (found - scores) / tried
+        yield frame
+
+
+def _best_scores(frame: np.ndarray, detect: Detector) -> np.ndarray:
+    """Returns the score of the best face in each turn of a frame (TURNS,)."""
+    scores = np.zeros(TURNS)
+    for turns in range(TURNS):
+        faces = _detect_turned(frame, detect, turns)
+        scores[turns] = max((face.score for face in faces), default=0.0)
+        if scores[0] >= SURE:
+            break
+    return scores
+
+
+def _detect_turned(frame: np.ndarray, detect: Detector, turns: int) -> list[Face]:
+    """Detects faces in a frame turned by quarters; returns where they are in the frame itself."""
+    turned = np.ascontiguousarray(np.rot90(frame, turns))
+    quarter = np.array([[0, -1], [1, 0]])  # takes a point back by a quarter, about the origin
+    back = np.linalg.matrix_power(quarter, turns)
+    far_corner = np.array(turned.shape[1::-1]) - 1  # of the turned frame, (2,)
+    corner = np.minimum(back @ far_corner, 0)  # of the frame, where it comes to lie
+    faces = []
+    for face in detect(turned):
+        points = face.points @ back.T - corner
+        ends = np.stack([face.box[:2], face.box[:2] + face.box[2:]]) @ back.T - corner
+        box = np.concatenate([ends.min(0), np.abs(ends[1] - ends[0])])
+        faces.append(Face(box, points, face.score))
+    return faces
+
+
 def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track], int]:
     """Returns the faces of a video, the one seen longest first, and the number of frames."""
     tracks: list[Track] = []
@@ -168,29 +258,34 @@ def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track],
         if not faces:
             continue
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        free = list(tracks)  # also lost ones: a face that comes back to its place is the same
-        for face in faces:
-            track = _same_face(free, face)
-            if track is None:
-                track = Track()
-                tracks.append(track)
-            else:
-                free.remove(track)
-            track.add(index, face, grey)
+        known = _same_faces(tracks, faces, index)
+        for place, face in enumerate(faces):
+            if place not in known:
+                known[place] = Track()
+                tracks.append(known[place])
+            known[place].add(index, face, grey)
     tracks.sort(key=lambda track: len(track.frames), reverse=True)
     return tracks, count
 
 
-def _same_face(tracks: Sequence[Track], face: Face) -> Track | None:
-    """Returns the track whose latest box overlaps most with the face's, if it does enough."""
-    best = None
-    largest = 0.0
+def _same_faces(tracks: Sequence[Track], faces: Sequence[Face], frame: int) -> dict[int, Track]:
+    """Returns the track of each face, by its place, that is where a known face is expected.
+
+    Those that overlap most are paired first. Also lost faces are known: one that comes back to its
+    place is the same.
+    """
+    pairs = []
     for track in tracks:
-        overlap = _overlap(track.box, face.box)
-        if overlap > largest:
-            best = track
-            largest = overlap
-    return best if largest >= SAME_FACE else None
+        box = track.expected_box(frame)
+        for place, face in enumerate(faces):
+            overlap = _overlap(box, face.box)
+            if overlap >= SAME_FACE:
+                pairs.append((overlap, place, track))
+    found: dict[int, Track] = {}
+    for _, place, track in sorted(pairs, key=lambda pair: pair[0], reverse=True):
+        if place not in found and track not in found.values():
+            found[place] = track
+    return found
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> float:
@@ -264,51 +359,3 @@ class _ArrayUnpickler(pickle.Unpickler):
         if f"{module}.{name}" not in self.ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in it")
         return super().find_class(module, name)
-
-
-def speaking_face(tracks: Sequence[Track], loudness: np.ndarray | None) -> Track:
-    """Returns the face that speaks: the one whose mouth moves most along with the loudness (T,).
-
-    A face scores the correlation of mouth motion and loudness, times how much the mouth moves,
-    times how long the face is seen. Without sound, the motion and the length decide.
-    """
-    if len(tracks) == 1:
-        return tracks[0]
-    last = max(track.frames[-1] for track in tracks)
-    loud = None
-    if loudness is not None:
-        loud = _of_length(_averaged(loudness), last + 1)
-
-    def score(track: Track) -> float:
-        motion = _averaged(np.array(track.motion))
-        moved = float(motion.mean() + 1e-6)
-        together = 1.0
-        if loud is not None:
-            correlation = _correlation(motion, loud[track.frames])
-            together = max(correlation, LEAST_CORRELATION)
-        return together * moved * len(track.frames)
-
-    return max(tracks, key=score)
-
-
-def _averaged(values: np.ndarray) -> np.ndarray:
-    """Returns the moving average (T,) of values (T,)."""
-    window = np.ones(MOTION_WINDOW) / MOTION_WINDOW
-    averaged = np.convolve(values, window, "same")  # as long as the longer of both
-    return averaged[: len(values)]
-
-
-def _of_length(values: np.ndarray, length: int) -> np.ndarray:
-    """Returns the values cut off, or padded with zeros, to this length."""
-    result = np.zeros(length)
-    kept = values[:length]
-    result[: len(kept)] = kept
-    return result
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    if len(first) < 3:
-        return 0.0
-    if first.std() < 1e-9 or second.std() < 1e-9:
-        return 0.0
-    return float(np.corrcoef(first, second)[0, 1])

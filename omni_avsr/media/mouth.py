@@ -7,12 +7,13 @@ frames.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from omni_avsr.tasks import MOUTH_SIZE
+from omni_avsr.tasks import MOUTH_SIZE, VIDEO_FPS
 
 EYES_AND_NOSE = np.array(  # pixels of a crop, from the middle of the mouth
     [
@@ -24,6 +25,9 @@ EYES_AND_NOSE = np.array(  # pixels of a crop, from the middle of the mouth
 CROP_SHAPE = (MOUTH_SIZE, MOUTH_SIZE)
 CENTRE = MOUTH_SIZE / 2 - 0.5  # pixels, the middle of a crop
 SMOOTHING_REACH = 6  # frames before and after a frame that its points are smoothed over
+BRIDGED = VIDEO_FPS  # frames without a face over which its place is interpolated, at most
+FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4  # of the names in a contact sheet
+HEADING, MARGIN = 16, 4  # pixels, the height of a name and the space around it
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,17 @@ def _parabola_weights(reach: int) -> np.ndarray:
     return weights / total
 
 
+def lost(detected: np.ndarray) -> np.ndarray:
+    """Returns whether the face (T,) is lost: not seen for longer than is bridged."""
+    frames = np.zeros(len(detected), bool)
+    begin = 0
+    for seen, run in groupby(detected):
+        end = begin + len(list(run))
+        frames[begin:end] = not seen and end - begin > BRIDGED
+        begin = end
+    return frames
+
+
 def _quality(raw: np.ndarray, maps: np.ndarray, detected: np.ndarray) -> dict[str, float]:
     """Returns measures of a clip, in pixels of the crop; eyes_apart in pixels of the frame."""
     left_eye, right_eye, _, mouth = np.moveaxis(raw, 1, 0)  # (T, 2) each
@@ -149,18 +164,40 @@ def crops(frames: Iterable[np.ndarray], mouth: Mouth) -> Iterator[np.ndarray]:
         yield mouth.crop(frame, index)
 
 
-def contact_sheet(clips: Sequence[np.ndarray], columns: int = 10) -> np.ndarray:
-    """Returns a picture with a row per mouth clip (T, 96, 96): frames from its start to its end."""
+def contact_sheet(
+    clips: Sequence[np.ndarray], names: Sequence[str], columns: int = 10
+) -> np.ndarray:
+    """Returns a picture of mouth clips (T, 96, 96): frames from start to end, under the name."""
     rows = []
-    for clip in clips:
+    for clip, name in zip(clips, names, strict=True):
         last = len(clip) - 1
         chosen = np.linspace(0, last, columns).round().astype(int)
         row = np.hstack(list(clip[chosen]))
-        rows.append(row)
+        rows += [_heading(name, row.shape[1]), row]
     return np.vstack(rows)
+
+
+def _heading(text: str, width: int) -> np.ndarray:
+    """Returns the text, white on black; the start of one that is too long is left out."""
+    shown = text.encode("ascii", "replace").decode()  # OpenCV draws no other letters
+    fitting = shown
+    while _width(fitting) > width - 2 * MARGIN:
+        shown = shown[1:]
+        fitting = f"...{shown}"
+    strip = np.zeros((HEADING, width), np.uint8)
+    place = (MARGIN, HEADING - MARGIN)
+    cv2.putText(strip, fitting, place, FONT, FONT_SCALE, 255, 1, cv2.LINE_AA)
+    return strip
+
+
+def _width(text: str) -> int:
+    """Returns the pixels that a drawn text takes."""
+    (width, _), _ = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
+    return width
 
 
 def write_picture(path: Path | str, picture: np.ndarray) -> None:
     """Writes a picture as PNG, whatever the ending of its name."""
     _, encoded = cv2.imencode(".png", picture)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(encoded.tobytes())

@@ -1,17 +1,17 @@
 """Reads and writes audio and video. The only file that uses the decoder library, PyAV.
 
-`read_audio` and `read_video` read prepared clips as they are. `audio_blocks` and `video_frames`
-stream files of any kind: they follow the file's clock from its start, so that audio and video
-stay aligned.
+`read_audio` and `read_video` read prepared clips as they are, and refuse damaged ones.
+`audio_blocks` and `video_frames` stream files of any kind: they follow the file's clock from its
+start, so that audio and video stay aligned. They skip what is damaged, and say so at the end.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import av
 import numpy as np
@@ -23,26 +23,34 @@ from omni_avsr.errors import InputError
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 
 INT16_RANGE = 32_768  # the int16 value that is 1.0 as a float
-LONGEST_GAP = 60  # seconds without audio or video; a longer gap is a fault of the file's clock
+AUDIBLE = 1e-3  # amplitude; a track that never reaches it is silent
+LONGEST_GAP = 60  # seconds that a frame may come after the one before, beyond the file's length
 CLOCK_ERROR = 0.04  # seconds; a shorter gap between two audio frames is not filled with silence
 FRAMES_MISSED = 2  # frames that a complete clip may have fewer than its header announces
 LARGEST_FRAME = 8192 * 8192  # pixels; files that announce larger frames are refused
 CUT_OFF = 1.0  # seconds that a complete file may be shorter than its header announces
 LAST_FRAME = 0.2  # seconds; the longest that the last frame is shown
+LONGEST_STILL = 1.0  # seconds that an image is shown on when no other follows
+MOST_FAILURES = 100  # errors between packets, after which the rest of a file is given up
+TELL_LENGTH = ("matroska,webm", "flv", "flac")  # formats whose header has the length of the file
 LIMITED_RANGE = (ColorRange.UNSPECIFIED, ColorRange.MPEG)  # black is 16 and white 235
 # Written files are the same bytes on every machine: one thread, and without macroblock trees,
 # which x264 computes differently depending on memory alignment.
 H264 = {"crf": "18", "preset": "veryfast", "threads": "1", "mbtree": "0"}
 
 AnyStream = TypeVar("AnyStream", av.AudioStream, av.VideoStream)
+AnyFrame = TypeVar("AnyFrame", av.AudioFrame, av.VideoFrame)
 
 
-def read_audio(path: Path | str) -> np.ndarray:
-    """Returns the first audio stream as mono float32 (S,) at 16 kHz, in -1..1."""
+def read_audio(path: Path | str, track: int | None = None) -> np.ndarray:
+    """Returns an audio track as mono float32 (S,) at 16 kHz, in -1..1.
+
+    Tracks count from 1; the first that is not silent is taken if none is named.
+    """
     resampler = _Resampler()
     blocks: list[np.ndarray] = []
     with _open(path) as container:
-        for frame in container.decode(_audio_stream(container)):
+        for frame in container.decode(_audio_stream(container, track)):
             blocks.extend(resampler.resample(frame))
         blocks.extend(resampler.flush())
     if not blocks:
@@ -133,9 +141,21 @@ def probe(path: Path | str) -> Probe:
 def count_frames(path: Path | str) -> int:
     """Returns about how many frames a file has at 25 per second; 0 if it cannot be read."""
     try:
-        return round(probe(path).seconds * VIDEO_FPS)
+        return round((probe(path).seconds or _seconds_of_packets(path)) * VIDEO_FPS)
     except InputError:
         return 0
+
+
+def _seconds_of_packets(path: Path | str) -> float:
+    """Returns when the last packet ends, for files whose header announces no length."""
+    end = 0.0
+    with _open(path) as container:
+        start = _start(container)
+        for packet in container.demux():
+            if packet.pts is not None:
+                ticks = packet.pts + (packet.duration or 0)
+                end = max(end, float(ticks * packet.time_base) - start)
+    return end
 
 
 def sound_of(video: Path) -> Path:
@@ -145,25 +165,145 @@ def sound_of(video: Path) -> Path:
     return beside if silent and beside.is_file() else video
 
 
-def audio_blocks(path: Path | str) -> Iterator[np.ndarray]:
-    """Yields the first audio stream as mono float32 blocks (S,) at 16 kHz.
+def audio_blocks(path: Path | str, track: int | None = None) -> Iterator[np.ndarray]:
+    """Yields an audio track as mono float32 blocks (S,) at 16 kHz; see read_audio for the track.
 
-    Where the file's clock has a gap, the blocks have silence.
+    Where the file's clock has a gap, or the sound cannot be decoded, the blocks have silence.
     """
     with _open(path) as container:
-        stream = _audio_stream(container)
-        start = _start(container)
+        stream = _audio_stream(container, track)
+        reader: _Reader[av.AudioFrame] = _Reader(path, container, stream)
         resampler = _Resampler()
-        count = 0
-        for frame in container.decode(stream):
-            count += 1
+        for frame in reader.frames():
             if frame.time is not None:
-                gap = frame.time - start - resampler.seconds
+                gap = frame.time - reader.start - resampler.seconds
                 if gap > CLOCK_ERROR or not resampler.samples:
-                    yield resampler.silence(gap)
+                    yield from resampler.silence(gap)
             yield from resampler.resample(frame)
         yield from resampler.flush()
-        _refuse_cut_off(path, stream, resampler.seconds, count)
+        reader.finish(resampler.seconds)
+
+
+class _Reader(Generic[AnyFrame]):
+    """Decodes one stream; skips what cannot be decoded, and says at the end how much that was."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        container: InputContainer,
+        stream: av.AudioStream | av.VideoStream,
+    ):
+        self.path = path
+        self.container = container
+        self.stream = stream
+        self.kind = "sound" if isinstance(stream, av.AudioStream) else "picture"
+        self.has_both = bool(container.streams.audio and container.streams.video)
+        self.start = _start(container)
+        self.length = _seconds_of_file(container, [stream])
+        self.count = 0  # frames decoded
+        self.latest = 0.0  # when the latest of them begins, in seconds from the start
+        self.reached = 0.0  # where the latest packet of any stream ends
+        self.undecodable = _Loss()
+        self.missing = _Loss()  # what has neither sound nor picture
+
+    def frames(self) -> Iterator[AnyFrame]:
+        """Yields what can be decoded."""
+        for packet in self._packets():
+            self._follow(packet)
+            if packet.stream_index != self.stream.index:
+                continue
+            frames: list[Any] = []
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self._skip(packet)
+            for frame in frames:
+                if frame.is_corrupt or self._is_far_off(frame):
+                    self._skip(frame)
+                else:
+                    self.count += 1
+                    self.latest = self._begin(frame) or self.latest
+                    yield frame
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """Yields the packets of all streams; after a damaged place it goes on behind it."""
+        for _ in range(MOST_FAILURES):
+            with suppress(av.error.FFmpegError):
+                yield from self.container.demux()
+                return
+
+    def _follow(self, packet: av.Packet) -> None:
+        """Notes how far the file is read, and where it has nothing at all."""
+        begin = self._begin(packet)
+        if begin is None:
+            return
+        gap = begin - self.reached
+        if self.has_both and gap > CUT_OFF and begin < self.length:
+            self.missing.add(self.reached, gap)
+        self.reached = max(self.reached, begin + self._duration(packet))
+
+    def _skip(self, piece: av.Packet | AnyFrame) -> None:
+        """Notes what cannot be decoded; a recording may begin in the middle of something."""
+        begin = self._begin(piece)
+        if self.count or (begin or 0.0) > CUT_OFF:
+            self.undecodable.add(begin or self.latest, self._duration(piece))
+
+    def _is_far_off(self, frame: AnyFrame) -> bool:
+        """Whether the time of a frame is a fault of the file's clock."""
+        begin = self._begin(frame) or 0.0
+        return begin > self.latest + LONGEST_GAP and begin > self.length + CUT_OFF
+
+    def _begin(self, piece: av.Packet | AnyFrame) -> float | None:
+        """Returns when a packet or frame begins, in seconds from the start."""
+        if piece.pts is None or piece.time_base is None:
+            return None
+        return float(piece.pts * piece.time_base) - self.start
+
+    def _duration(self, piece: av.Packet | AnyFrame) -> float:
+        return float((piece.duration or 0) * (piece.time_base or 0))
+
+    def finish(self, seconds: float) -> None:
+        """Refuses a file of which something was lost; the stream has so many seconds."""
+        if not self.count and self.reached:
+            raise InputError(f"{self.path} cannot be read: its {self.kind} is damaged")
+        problems = []
+        announced = self._announced(seconds)
+        if announced is not None:
+            problems.append(f"is cut off: it ends after {seconds:.1f} of {announced:.1f} seconds")
+        if self.undecodable.seconds:
+            problems.append(f"is damaged: of its {self.kind} {self.undecodable}")
+        if self.missing.seconds:
+            problems.append(f"has a gap: of sound and picture {self.missing}")
+        if problems:
+            raise InputError(f"{self.path} {', and '.join(problems)}")
+
+    def _announced(self, seconds: float) -> float | None:
+        """Returns the seconds that the header announces if the stream or file has fewer."""
+        of_stream = _seconds_of_stream(self.stream)
+        if seconds < of_stream - CUT_OFF:
+            tolerated = CUT_OFF / of_stream * self.stream.frames
+            if self.count < self.stream.frames - tolerated:
+                return of_stream
+        is_told = self.container.format.name in TELL_LENGTH
+        if is_told and self.start + self.reached < self.length - CUT_OFF:
+            return self.length
+        return None
+
+
+@dataclass
+class _Loss:
+    """How much of a file is lost, and where that begins."""
+
+    seconds: float = 0.0
+    begin: float = 0.0
+
+    def add(self, begin: float, seconds: float) -> None:
+        if not self.seconds:
+            self.begin = begin
+        self.seconds += seconds
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s are lost, the first at {self.begin:.1f} s"
 
 
 class _Resampler:
@@ -193,12 +333,13 @@ class _Resampler:
             yield from self._blocks(self.inner.resample(None))
             self.inner = None
 
-    def silence(self, seconds: float) -> np.ndarray:
-        """Returns silence of this length, at most LONGEST_GAP."""
-        bounded = min(max(seconds, 0.0), LONGEST_GAP)
-        samples = round(bounded * SAMPLE_RATE)
-        self.samples += samples
-        return np.zeros(samples, np.float32)
+    def silence(self, seconds: float) -> Iterator[np.ndarray]:
+        """Yields silence of this length, in blocks of a second."""
+        left = round(max(seconds, 0.0) * SAMPLE_RATE)
+        self.samples += left
+        while left > 0:
+            yield np.zeros(min(left, SAMPLE_RATE), np.float32)
+            left -= SAMPLE_RATE
 
     def _blocks(self, frames: Iterable[av.AudioFrame]) -> Iterator[np.ndarray]:
         for frame in frames:
@@ -211,39 +352,38 @@ def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray
     """Yields the first video stream upright and at 25 frames per second, whatever its rate.
 
     Frames are uint8 (H, W, 3), or (H, W) if colour is "gray". Each is what the file shows in the
-    middle of the 40 ms that the frame stands for.
+    middle of the 40 ms that the frame stands for; it is black where the file has shown nothing new
+    for more than a second.
     """
     with _open(path) as container:
         stream = _video_stream(container)
         stream.thread_type = "AUTO"
-        clock = _VideoClock(container, stream)
+        reader: _Reader[av.VideoFrame] = _Reader(path, container, stream)
+        clock = _VideoClock(stream, reader.start)
         shown: np.ndarray | None = None
         due = 0  # index of the next frame to yield
-        count = 0
-        for frame in container.decode(stream):
-            count += 1
+        for frame in reader.frames():
+            still_until = clock.end + LONGEST_STILL
             clock.advance(frame)
-            gap = clock.begin - due / VIDEO_FPS
-            if gap > LONGEST_GAP:
-                raise InputError(f"{path} shows nothing for {gap:.0f} seconds, its clock is broken")
             image = _upright(frame, colour)
             if shown is None:
                 shown = image  # the first image is also shown until its time has come
+                still_until = clock.begin
             while _middle(due) < clock.begin:
-                yield shown
+                yield shown if _middle(due) < still_until else np.zeros_like(shown)
                 due += 1
             shown = image
         while shown is not None and _middle(due) < clock.end:
             yield shown
             due += 1
-        _refuse_cut_off(path, stream, clock.end, count)
+        reader.finish(clock.end)
 
 
 class _VideoClock:
     """When the latest frame of a video stream begins and ends, in seconds from the start."""
 
-    def __init__(self, container: InputContainer, stream: av.VideoStream):
-        self.start = _start(container)
+    def __init__(self, stream: av.VideoStream, start: float):
+        self.start = start
         self.begin = 0.0
         self.duration = float(1 / (stream.average_rate or VIDEO_FPS))
 
@@ -262,20 +402,6 @@ class _VideoClock:
 def _middle(index: int) -> float:
     """Returns the seconds from the start to the middle of a frame at 25 per second."""
     return (index + 0.5) / VIDEO_FPS
-
-
-def _refuse_cut_off(
-    path: Path | str, stream: av.AudioStream | av.VideoStream, seconds: float, frames: int
-) -> None:
-    """Refuses a file that had fewer seconds and fewer frames than its header announces."""
-    announced = _seconds_of_stream(stream)
-    if seconds >= announced - CUT_OFF:
-        return
-    tolerated = CUT_OFF / announced * stream.frames
-    if frames < stream.frames - tolerated:
-        raise InputError(
-            f"{path} is cut off: it ends after {seconds:.1f} of {announced:.1f} seconds"
-        )
 
 
 def frames_of_sound(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -363,19 +489,39 @@ def _video_stream(container: InputContainer) -> av.VideoStream:
     return stream
 
 
-def _audio_stream(container: InputContainer) -> av.AudioStream:
-    stream = _first_usable(container.streams.audio)
-    if stream is None:
+def _audio_stream(container: InputContainer, track: int | None) -> av.AudioStream:
+    tracks = _usable(container.streams.audio)
+    if not tracks:
         raise InputError(f"{container.name} has no audio stream")
-    return stream
+    if track is None:
+        track = _first_audible(container.name, len(tracks))
+    if track > len(tracks):
+        raise InputError(
+            f"{container.name} has {len(tracks)} audio tracks, there is no track {track}"
+        )
+    return tracks[track - 1]
+
+
+def _first_audible(path: str, tracks: int) -> int:
+    """Returns which audio track is the first that is not silent; 1 if all are."""
+    for track in range(1, tracks + 1):
+        with suppress(InputError):
+            if tracks == 1 or any(abs(b).max() > AUDIBLE for b in audio_blocks(path, track)):
+                return track
+    return 1
 
 
 def _first_usable(streams: Sequence[AnyStream]) -> AnyStream | None:
-    """Returns the first stream whose codec is known and that is not a cover picture."""
+    return next(iter(_usable(streams)), None)
+
+
+def _usable(streams: Sequence[AnyStream]) -> list[AnyStream]:
+    """Returns the streams whose codec is known and that are not cover pictures."""
+    usable = []
     for stream in streams:
         if stream.codec_context and not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
+            usable.append(stream)
+    return usable
 
 
 @contextmanager

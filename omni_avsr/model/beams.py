@@ -6,15 +6,26 @@ log-probability per token, eos included, and a clip is done when its worst kept 
 least as good as the best candidate of the step, finished or not. (Version 5 compares only with
 unfinished candidates, stops earlier and gives other transcripts.)
 
-The prefix runs once for all beams, and a clip that is done leaves the batch.
+The prefix runs once for all beams, and a clip that is done, or as long as its limit, leaves the
+batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
+
+
+class Generated(NamedTuple):
+    """The best transcript of each clip."""
+
+    ids: Tensor  # (B, new), ended by eos and padded
+    scores: Tensor  # (B,) log-probability per token, eos included
+    is_cut: Tensor  # (B,) whether it reached its limit without an end
 
 
 @dataclass
@@ -143,23 +154,25 @@ def beam_search(
     embeds: Tensor,
     mask: Tensor,
     beams: int,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     eos: int,
     pad: int,
-) -> tuple[Tensor, Tensor]:
-    """The best ids (B, new) after each prefix (B, L, D), and their scores (B,).
+) -> Generated:
+    """The best ids after each prefix (B, L, D), at most so many, or so many for each prefix.
 
     The mask (B, L) of the prefixes is padded on the left.
     """
     device = embeds.device
     batch = len(embeds)
-    finished = Finished.none(batch, beams, max_new_tokens, pad, device)
+    limits = torch.as_tensor(max_new_tokens, device=device).expand(batch)  # (B,)
+    longest = int(limits.max())
+    finished = Finished.none(batch, beams, longest, pad, device)
     steps_class = SharedSteps if SharedSteps.supports(llm) else Steps
     steps = steps_class(llm, embeds, mask)
     clips = torch.arange(batch, device=device)  # (C,) those that are still running
     scores = torch.zeros(batch, 1, device=device)  # (C, k) of the running hypotheses
     ids = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)  # (C, k, t)
-    for length in range(1, max_new_tokens + 1):
+    for length in range(1, longest + 1):
         best, origins, tokens = _candidates(steps, scores, 2 * beams)
         grown = torch.cat([pick(ids, origins), tokens[..., None]], 2)  # (C, 2 * beams, t + 1)
 
@@ -170,16 +183,18 @@ def beam_search(
 
         running = finished.scores[clips].amin(1) < best[:, 0] / length  # (C,)
         order = ends.long().argsort(dim=1, stable=True)  # those that do not end first, by score
-        order = order[:, :beams][running]
-        clips = clips[running]
-        scores = best[running].gather(1, order)
-        ids = pick(grown[running], order)
-        if not len(clips) or length == max_new_tokens:
+        order = order[:, :beams]
+        scores = best.gather(1, order)
+        ids = pick(grown, order)
+        at_limit = running & (limits[clips] == length)
+        finished.add(clips[at_limit], scores[at_limit] / length, ids[at_limit])
+        kept = (running & ~at_limit).nonzero().flatten()
+        if not len(kept):
             break
-        kept = running.nonzero().flatten()
-        steps.advance(kept, origins[running].gather(1, order), ids[..., -1])
-    finished.add(clips, scores / max_new_tokens, ids)
-    return _without_tail(finished.ids[:, 0], eos), finished.scores[:, 0]  # topk sorts
+        clips, scores, ids = clips[kept], scores[kept], ids[kept]
+        steps.advance(kept, origins[kept].gather(1, order[kept]), ids[..., -1])
+    ids = finished.ids[:, 0]  # topk sorts
+    return Generated(_without_tail(ids, eos), finished.scores[:, 0], _are_cut(ids, limits, eos))
 
 
 def _candidates(steps: Steps, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,6 +206,15 @@ def _candidates(steps: Steps, scores: Tensor, count: int) -> tuple[Tensor, Tenso
     log_probs, words = steps.best(count)  # (C, k, count)
     best, flat = (scores[..., None] + log_probs).flatten(1).topk(count)
     return best, flat // count, words.flatten(1).gather(1, flat)
+
+
+def _are_cut(ids: Tensor, limits: Tensor, eos: int) -> Tensor:
+    """Whether there is no eos among the first ids of each row (B, new), as many as its limit.
+
+    What follows is padding, which may be eos as well.
+    """
+    places = torch.arange(ids.shape[1], device=ids.device)
+    return ~((ids == eos) & (places < limits[:, None])).any(1)
 
 
 def _without_tail(ids: Tensor, eos: int) -> Tensor:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, HubertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from omni_avsr.errors import InputError
-from omni_avsr.tasks import MODALITIES, Route, Task
+from omni_avsr.tasks import MODALITIES, SAMPLES_PER_AUDIO_FRAME, Route, Task
 
 FORMAT = 1  # of checkpoint folders; newer ones are refused
 FACTORS = ("shared", "task", "scale")  # what a LoRA can belong to
@@ -159,6 +159,15 @@ class OmniAVSRConfig(PreTrainedConfig):
         """The modalities that the tasks need between them."""
         needed = {modality for task in self.tasks for modality in Task(task).modalities}
         return tuple(modality for modality in MODALITIES if modality in needed)
+
+    @property
+    def longest_sound(self) -> int | None:
+        """Samples of the longest sound that the audio encoder takes; None if no task hears."""
+        if "audio" not in self.streams:
+            return None
+        longest = self.audio_config.max_source_positions * SAMPLES_PER_AUDIO_FRAME
+        # Without exact lengths a started frame does not count
+        return longest if self.exact_audio_length else longest + SAMPLES_PER_AUDIO_FRAME - 1
 
     def choose(
         self, task: str, audio_rate: int | None = None, video_rate: int | None = None

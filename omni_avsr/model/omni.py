@@ -4,7 +4,8 @@ A forward pass is one route: a task at one rate per modality. The features of th
 shared by all routes of a step: call `encode` once and make each batch from its result.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,16 @@ from omni_avsr import methods
 from omni_avsr.errors import InputError
 from omni_avsr.model import adapters, checkpoint, towers
 from omni_avsr.model.batch import Batch, Features, Media
-from omni_avsr.model.beams import beam_search
+from omni_avsr.model.beams import Generated, beam_search
 from omni_avsr.model.compress import Compressor, group_by_length, length_mask, ungroup
 from omni_avsr.model.config import PLACEHOLDERS, TASK_TOKENS, OmniAVSRConfig
 from omni_avsr.model.decorrelation import middle_layers, sink_losses
 from omni_avsr.model.loss import label_loss
 from omni_avsr.model.vocabulary import embedded_ids, token_settings
 from omni_avsr.model.whisper import encode_audio
-from omni_avsr.tasks import MODALITIES, Route, audio_frames
+from omni_avsr.tasks import FRAME_RATES, MODALITIES, Route, audio_frames, longest_transcript
+
+COMPILED_GRAPHS = 8  # of a layer with one set of adapters, at most; torch's own limit
 
 
 @dataclass
@@ -343,32 +346,37 @@ class OmniAVSR(PreTrainedModel):
             sinks.append(sink_losses(outputs, media[rows, :longest]))
         return torch.cat(hidden), torch.cat(targets), torch.cat(sinks)
 
-    def generate(self, batch: Batch, num_beams: int = 1, max_new_tokens: int = 32) -> Tensor:
+    def generate(
+        self, batch: Batch, num_beams: int = 1, max_new_tokens: int | Sequence[int] | None = None
+    ) -> Tensor:
         """The ids (B, new) of the transcripts, ended by eos and padded.
 
-        One beam is greedy decoding; nothing is sampled. Takes a batch without labels.
+        One beam is greedy decoding; nothing is sampled. Takes a batch without labels. The limit is
+        for all clips or for each; by default it grows with the length of the clip.
         """
-        return self.generate_with_scores(batch, num_beams, max_new_tokens)[0]
+        return self.generate_with_scores(batch, num_beams, max_new_tokens).ids
 
     @torch.no_grad()
     def generate_with_scores(
-        self, batch: Batch, num_beams: int = 1, max_new_tokens: int = 32
-    ) -> tuple[Tensor, Tensor]:
-        """The ids of the transcripts, and their log-probabilities per token (B,)."""
-        if num_beams < 1 or max_new_tokens < 1:
+        self, batch: Batch, num_beams: int = 1, max_new_tokens: int | Sequence[int] | None = None
+    ) -> Generated:
+        """The ids of the transcripts, their log-probabilities per token, and which were cut."""
+        if not batch.attention_mask[:, -1].all():
+            raise InputError("decoding needs padding on the left: build the batch without text")
+        features = self._features(batch)
+        limits = _limits(max_new_tokens, features, batch.route)
+        if num_beams < 1 or min(limits) < 1:
             raise InputError(
                 f"num_beams {num_beams} and max_new_tokens {max_new_tokens} must be 1 or more"
             )
-        if not batch.attention_mask[:, -1].all():
-            raise InputError("decoding needs padding on the left: build the batch without text")
         was_training = self.training
         self.eval()
         found = beam_search(
             adapters.plain(self.llm),
-            self.embed(batch),
+            self.embed(replace(batch, features=features)),
             batch.attention_mask,
             num_beams,
-            max_new_tokens,
+            limits,
             self.config.eos_token_id,
             self.config.pad_token_id,
         )
@@ -389,7 +397,17 @@ class OmniAVSR(PreTrainedModel):
         super().activation_checkpointing_enable(kwargs, **options)
 
     def compile_layers(self, backend: str = "inductor") -> None:
-        """Compiles the LLM's layers when they first run, once for each set of adapters."""
+        """Compiles the LLM's layers when they first run, once for each set of adapters.
+
+        Past torch's limit, which is for a function and not for each set, they would run uncompiled.
+        """
+        names = [adapters.adapter_names(self.config.adapters, r) for r in self.config.routes()]
+        sets = len(set(map(tuple, names)))
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, COMPILED_GRAPHS * sets)
+        limits.accumulated_recompile_limit = max(
+            limits.accumulated_recompile_limit, COMPILED_GRAPHS * sets
+        )
         for layer in adapters.plain(self.llm).get_decoder().layers:
             layer.compile(dynamic=True, backend=backend)
 
@@ -438,6 +456,21 @@ class OmniAVSR(PreTrainedModel):
     ) -> "OmniAVSR":
         """The model of a folder or hub id; towers={"llm": folder} says where a tower is now."""
         return checkpoint.load(cls, name, **options)
+
+
+def _limits(given: int | Sequence[int] | None, features: Features, route: Route) -> list[int]:
+    """The most tokens of each transcript, which do not depend on what a clip is batched with."""
+    seconds = []
+    for modality in route.modalities:
+        values, lengths = features.of(modality)
+        seconds.append(_or_full(lengths, values) / FRAME_RATES[modality])
+    default = [longest_transcript(longest) for longest in torch.stack(seconds).amax(0).tolist()]
+    if given is None:
+        return default
+    limits = [given] * len(default) if isinstance(given, int) else list(given)
+    if len(limits) != len(default):
+        raise InputError(f"{len(limits)} limits in max_new_tokens for {len(default)} clips")
+    return limits
 
 
 def merge_media(embeds: Tensor, places: Tensor, tokens: Tensor, modality: str) -> Tensor:

@@ -262,7 +262,9 @@ def _padding_as_content(media: Media) -> Media:
 
 
 def _waveform(audio: Array) -> Tensor:
-    wave = torch.as_tensor(audio).float().squeeze(-1)
+    wave = torch.as_tensor(audio).float()
+    if wave.dim() == 2 and wave.shape[1] == 1:  # (S, 1) -> (S,)
+        wave = wave[:, 0]
     if wave.dim() != 1 or not len(wave):
         shape = tuple(wave.shape)
         raise InputError(f"audio of shape {shape}, one non-empty channel (samples,) expected")

@@ -152,7 +152,8 @@ def find(kind: str, known: Origin | None, folder: Path, moved: str | Path | None
         found["name"] = str(path.resolve())
     elif Path(found["name"]).is_absolute():
         raise InputError(
-            f"the {kind} tower {path} does not exist; give towers={{{kind!r}: its new folder}}"
+            f"the {kind} tower {path} does not exist; give towers={{{kind!r}: its new folder}}, "
+            f"or --tower {kind}=FOLDER"
         )
     return found
 

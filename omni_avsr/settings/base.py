@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -51,6 +51,11 @@ def option(
     """
     facts = {"help": help, "choices": choices, "bounds": bounds, "must_exist": must_exist}
     return field(default=default, metadata=facts)
+
+
+def flag(own: Field) -> str:
+    """A field as it is typed; names that Python reserves, such as from, end with _ in it."""
+    return "--" + own.name.removesuffix("_").replace("_", "-")
 
 
 def required(hint: object) -> Any:

@@ -16,7 +16,6 @@ class DecodingOptions(CheckpointOptions, ToyOptions, LabelOptions):
     data: Path | None = option(
         None, "Label file.  [default: the toy corpus's test clips]", must_exist=True
     )
-    max_new_tokens: int = option(48, "Longest transcript, in tokens.", bounds=COUNT)
     normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.", NORMALISERS)
     max_frames: int = option(3000, "Video frames in a batch.", bounds=COUNT)
     seed: int = option(1, "Seed of the noise.", bounds=SEED)
@@ -67,6 +66,7 @@ class EvaluateSettings(DecodingOptions):
     )
 
     def problems(self) -> Iterator[str]:
+        yield from super().problems()
         if self.tasks == (Task.VSR,) and "clean" not in self.snr:
             yield "VSR does not hear noise: add clean to --snr"
         for snr in self.snr:
@@ -79,7 +79,7 @@ class EvaluateSettings(DecodingOptions):
         conditions = [Condition()] if "clean" in self.snr else []
         for kind in self.noise:
             conditions += [Condition(float(snr), kind) for snr in self.snr if snr != "clean"]
-        return conditions
+        return list(dict.fromkeys(conditions))  # each once
 
 
 def _is_ratio(text: str) -> bool:

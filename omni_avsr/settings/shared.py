@@ -1,15 +1,28 @@
 """Groups of options that several commands share."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from omni_avsr.settings.base import COUNT, Settings, option
 
 WORLDS = ("grid", "open", "mixed")
+TOWERS = ("audio", "video", "llm")
 
 
 @dataclass(frozen=True)
-class LabelOptions(Settings):
+class SoundOptions(Settings):
+    """Which sound of a file is heard."""
+
+    audio_track: int | None = option(
+        None,
+        "Which audio track of the files, from 1.  [default: the first that is not silent]",
+        bounds=COUNT,
+    )
+
+
+@dataclass(frozen=True)
+class LabelOptions(SoundOptions):
     """How a label file is read."""
 
     root: Path | None = option(
@@ -60,8 +73,28 @@ class CheckpointOptions(Settings):
         None,
         "A run, a model's folder or hub id, or tiny.  [default: the newest run in runs/, or tiny]",
     )
+    tower: tuple[str, ...] | None = option(
+        None, "Where moved towers are now, such as video=FOLDER,llm=FOLDER.  [default: as recorded]"
+    )
     beams: int = option(1, "Width of the beam search; 1 is greedy.", bounds=COUNT)
-    device: str = option("auto", "auto, cpu or cuda.")
+    max_new_tokens: int | None = option(
+        None,
+        "Longest transcript of a clip, in tokens.  [default: 32, and 32 per second]",
+        bounds=COUNT,
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+
+    @property
+    def towers(self) -> dict[str, str]:
+        """The new place of each moved tower, by its kind."""
+        pairs = [given.split("=", 1) for given in self.tower or ()]
+        return {kind.strip(): place.strip() for kind, place in pairs}
+
+    def problems(self) -> Iterator[str]:
+        for given in self.tower or ():
+            kind, _, place = given.partition("=")
+            if kind.strip() not in TOWERS or not place.strip():
+                yield f"tower {given!r} is not KIND=FOLDER, where KIND is {', '.join(TOWERS)}"
 
 
 @dataclass(frozen=True)

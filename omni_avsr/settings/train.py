@@ -1,5 +1,6 @@
 """The options of `omni-avsr train`, in groups."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,11 @@ class MethodOptions(Settings):
 class ModelOptions(Settings):
     """The towers, and the sizes of what is trained between them."""
 
+    from_: str | None = option(
+        None,
+        "Start from the weights of a run, of a model's folder or hub id, or tiny; its method, "
+        "sizes and towers are kept.  [default: new weights]",
+    )
     audio_encoder: str = option("tiny-audio", "A Whisper: hub id, folder, or tiny-audio.")
     video_encoder: str = option("tiny-video", "An AV-HuBERT: folder, or tiny-video.")
     llm: str = option(
@@ -166,6 +172,11 @@ class RunOptions(Settings):
         bounds=WHOLE,
     )
     valid_clips: int = option(48, "Validation clips used.", bounds=COUNT)
+    max_new_tokens: int | None = option(
+        None,
+        "Longest transcript in a validation, in tokens.  [default: 32, and 32 per second]",
+        bounds=COUNT,
+    )
     save_every: int = option(
         100, "Steps between the checkpoints that a run can be resumed from.", bounds=COUNT
     )
@@ -204,7 +215,9 @@ class TrainSettings(
         None, "Label file of the training clips.  [default: the toy corpus]", must_exist=True
     )
     valid: Path | None = option(
-        None, "Label file of the validation clips.  [default: the toy corpus's]"
+        None,
+        "Label file of the validation clips, or a share of the training clips such as 5%.  "
+        "[default: the toy corpus's]",
     )
     test: Path | None = option(
         None,
@@ -213,8 +226,16 @@ class TrainSettings(
     )
     validate_on_test: bool = option(False, "Allow validation on clips of the test file.")
 
+    @property
+    def valid_share(self) -> float | None:
+        """The share of the training clips to validate on; None if a label file is given."""
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%", str(self.valid))
+        return float(found[1]) / 100 if found else None
+
     def problems(self) -> Iterator[str]:
         yield from MethodOptions.problems(self)
+        if self.valid_share is not None and not 0 < self.valid_share < 1:
+            yield f"valid {self.valid} is no share: more than 0% and less than 100% is one"
         if self.cache_copies and self.video_lora_rank:
             yield (
                 "cached features and a trained video encoder exclude each other: "

@@ -1,17 +1,24 @@
 """The options of `omni-avsr transcribe`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from omni_avsr.settings.base import COUNT, POSITIVE, option
-from omni_avsr.settings.shared import CheckpointOptions, FaceOptions, RateOptions
+from omni_avsr.settings.shared import CheckpointOptions, FaceOptions, RateOptions, SoundOptions
 from omni_avsr.tasks import Task
 
 TRANSCRIPT_FORMATS = ("text", "json", "jsonl", "srt", "vtt", "trn")
+TEXT_ENDING = ".txt"  # of the format text; the others are their own endings
+
+
+def ending(format: str) -> str:
+    """How the files of a transcript format end."""
+    return TEXT_ENDING if format == "text" else f".{format}"
 
 
 @dataclass(frozen=True)
-class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions):
+class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptions):
     """The options of `omni-avsr transcribe`."""
 
     task: str = option(
@@ -19,12 +26,12 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions):
         "asr, vsr, avsr, or auto: whatever the file has, a voice, a face, or both.",
         ("auto", *Task),
     )
-    format: str = option(
-        "text",
-        f"{', '.join(TRANSCRIPT_FORMATS[:-1])} or {TRANSCRIPT_FORMATS[-1]}.",
+    format: tuple[str, ...] | None = option(
+        None,
+        f"{', '.join(TRANSCRIPT_FORMATS[:-1])} or {TRANSCRIPT_FORMATS[-1]}, or several such as "
+        "srt,json.  [default: as --out ends, or text]",
         TRANSCRIPT_FORMATS,
     )
-    max_new_tokens: int = option(128, "Longest transcript of a window, in tokens.", bounds=COUNT)
     max_seconds_per_window: float = option(
         16.0,
         "Longest window in seconds; longer speech is cut at its quietest place.",
@@ -32,4 +39,30 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions):
     )
     pause: float = option(0.5, "A pause of so many seconds ends a window.", bounds=POSITIVE)
     max_frames: int = option(1500, "Video frames in a batch.", bounds=COUNT)
-    out: Path | None = option(None, "Write here instead of to the terminal.")
+    out: Path | None = option(
+        None,
+        "Write to this file, or to a file for each transcript in this folder, instead of to the "
+        "terminal.",
+    )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats to write: the given ones, else what the name of --out says, else text."""
+        return tuple(dict.fromkeys(self.format or (self._named_format or "text",)))
+
+    @property
+    def _named_format(self) -> str | None:
+        """The format that --out ends in."""
+        if self.out is None or self.out.is_dir():
+            return None
+        known = {ending(format): format for format in TRANSCRIPT_FORMATS}
+        return known.get(self.out.suffix.lower())
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        named = self._named_format
+        if len(self.formats) > 1 and (self.out is None or named):
+            yield f"format {', '.join(self.formats)}: several need --out, a folder"
+        elif named and self.formats != (named,):
+            (format,) = self.formats
+            yield f"out {self.out} is {named} by its name, but format is {format}: change one"

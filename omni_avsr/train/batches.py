@@ -1,14 +1,10 @@
 """The data of a training run: which clips come when, and features that are encoded only once."""
 
-import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from omni_avsr.data.augment import Augmentation
@@ -23,11 +19,20 @@ from omni_avsr.data.loading import (
 )
 from omni_avsr.data.manifest import Clip
 from omni_avsr.data.noise import babble_of_clips
-from omni_avsr.data.seed import generator
-from omni_avsr.files import write_atomically
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
-from omni_avsr.run import Progress, with_progress
+from omni_avsr.run import Progress, local_rank, with_progress
 from omni_avsr.settings import TrainSettings
+from omni_avsr.tasks import VIDEO_FPS
+from omni_avsr.train.features import (
+    Encoded,
+    EncodedClip,
+    EncodedDataset,
+    Store,
+    bytes_of_features,
+    file_facts,
+    opened_store,
+    padded_features,
+)
 
 
 @dataclass(frozen=True)
@@ -49,17 +54,6 @@ class TrainingBatch:
         return replace(self, media=media, features=features)
 
 
-@dataclass(frozen=True)
-class EncodedClip:
-    """A clip whose features are known, in half precision."""
-
-    key: ClipKey
-    id: str
-    text: str
-    seconds: float
-    features: dict[str, Tensor]  # (T, D) of each modality
-
-
 class Batches:
     """The batches of a training run.
 
@@ -78,13 +72,15 @@ class Batches:
         self.settings = settings
         self.progress = progress
         self.modalities = model.config.streams
+        self.longest_sound = model.config.longest_sound
 
     def prepare(self, clips: Sequence[Clip], valid: Sequence[Clip]) -> None:
         """Takes the clips, and encodes the training clips if features are cached."""
         settings = self.settings
         self.clips = clips
         self.valid = valid
-        dataset = ClipDataset(clips, self._augmentation(), settings.seed, self.modalities)
+        augment = self._augmentation()
+        dataset = ClipDataset(clips, augment, settings.seed, self.modalities, self.longest_sound)
         lengths = [clip.frames for clip in clips]
         self.sampler = EndlessBatches(lengths, settings.max_frames, settings.seed)
         self.dataset: Dataset = self._encoded(dataset) if settings.cache_copies else dataset
@@ -106,7 +102,10 @@ class Batches:
         batches = [[ClipKey(index, 0) for index in bucket] for bucket in own]
         if not batches:  # fewer batches than ranks: every rank needs one
             batches = [[]]
-        return self._loader(ClipDataset(self.valid, modalities=self.modalities), batches)
+        dataset = ClipDataset(
+            self.valid, modalities=self.modalities, longest_sound=self.longest_sound
+        )
+        return self._loader(dataset, batches)
 
     def _loader(self, dataset: Dataset, batches: Iterable[list[ClipKey]]) -> DataLoader:
         workers = self.settings.workers
@@ -118,7 +117,7 @@ class Batches:
         settings = self.settings
         noise = np.zeros(1)
         if settings.noise_probability and "audio" in self.modalities:
-            noise = babble_of_clips(self.clips, generator(settings.seed, "babble"))
+            noise = babble_of_clips(self.clips, settings.seed, "babble")
         return Augmentation(
             noise=noise,
             probability=settings.noise_probability,
@@ -148,24 +147,39 @@ class Batches:
             features=features,
         )
 
-    def _encoded(self, dataset: ClipDataset) -> "EncodedDataset":
-        """The encoded copies of all clips, from the feature cache if it has them."""
+    def _encoded(self, dataset: ClipDataset) -> EncodedDataset:
+        """The encoded copies of all clips, from the feature cache as far as it has them."""
+        copies = self.settings.cache_copies
+        groups = buckets([clip.frames for clip in dataset.clips], self.settings.max_frames)
+        batches = []
+        for copy in range(copies):
+            batches += [[ClipKey(index, copy) for index in group] for group in groups]
         folder = self.settings.feature_cache
-        if not folder:
-            return self._encode(dataset)
-        key = hashlib.sha256(repr(self._cache_key(dataset)).encode()).hexdigest()
-        file = folder / f"{key[:16]}.pt"
-        if file.is_file():
-            return EncodedDataset(dataset.clips, torch.load(file, weights_only=True))
-        encoded = self._encode(dataset)
-        write_atomically(file, lambda part: torch.save(encoded.copies, part))
-        return encoded
+        facts = self._cache_key(dataset) if folder else None
+        with opened_store(folder, facts) as store:
+            todo = [batch for batch in batches if any(key not in store for key in batch)]
+            if todo:
+                store.refuse(self._bytes_of(dataset.clips, todo))
+                self._encode(dataset, todo, store)
+        return EncodedDataset(dataset.clips, copies, store)
+
+    def _bytes_of(self, clips: Sequence[Clip], batches: Sequence[Sequence[ClipKey]]) -> int:
+        """The estimated size of the features of these batches."""
+        frames = sum(clips[key.clip].frames for batch in batches for key in batch)
+        config = self.model.config
+        widths = {name: getattr(config, f"{name}_config").hidden_size for name in self.modalities}
+        return bytes_of_features(frames / VIDEO_FPS, widths)
 
     def _cache_key(self, dataset: ClipDataset) -> tuple[object, ...]:
         """Everything that cached features depend on."""
         settings = self.settings
         config = self.model.config
         encoders = {kind: origin for kind, origin in config.towers.items() if kind != "llm"}
+        files = []
+        for clip in dataset.clips:
+            path_of = {"audio": clip.sound, "video": clip.video}
+            facts = [file_facts(path_of[modality]) for modality in self.modalities]
+            files.append((clip.id, clip.frames, clip.track, facts))
         return (
             self.modalities,
             encoders,
@@ -177,68 +191,35 @@ class Batches:
             settings.seed,
             settings.max_frames,
             settings.cache_copies,
-            [(str(clip.video.absolute()), clip.text) for clip in dataset.clips],
+            files,
         )
 
     @torch.no_grad()
-    def _encode(self, dataset: ClipDataset) -> "EncodedDataset":
-        """The features of all clips in every augmented copy."""
+    def _encode(self, dataset: ClipDataset, batches: Sequence[list[ClipKey]], store: Store) -> None:
+        """Adds the features of the clips in these batches to the store."""
         device = "cpu"
         if torch.cuda.is_available():
-            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            device = f"cuda:{local_rank()}"
         for encoder in (self.model.audio_encoder, self.model.video_encoder):
             if encoder is not None:
                 encoder.to(device)
-        lengths = [clip.frames for clip in dataset.clips]
-        groups = buckets(lengths, self.settings.max_frames)
-        copies = self.settings.cache_copies
-        batches = []
-        for copy in range(copies):
-            batches += [[ClipKey(index, copy) for index in group] for group in groups]
-        encoded = EncodedDataset(dataset.clips, [{} for _ in range(copies)])
         loader = self._loader(dataset, batches)
-        for batch in with_progress(loader, "Encoding clips", len(batches), self.progress):
+        loaded = with_progress(loader, "Encoding clips", len(batches), self.progress)
+        for keys, batch in zip(batches, loaded, strict=True):
+            encoded = {key: Encoded(0.0, {}) for key in keys}  # what remains of unreadable clips
             if batch.media is not None:
-                encoded.add(batch, self.model.encode(batch.media.to(device)))
-        return encoded
+                features = self.model.encode(batch.media.to(device))
+                encoded |= _of_each_clip(batch, features)
+            store.update(encoded)
 
 
-class EncodedDataset(Dataset):
-    """The features of every clip in several augmented copies, in half precision."""
-
-    def __init__(self, clips: Sequence[Clip], copies: list[dict[int, dict]]):
-        self.clips = clips
-        self.copies = copies  # of each copy what is known of a clip, by the clip's index
-
-    def add(self, batch: TrainingBatch, features: Features) -> None:
-        """Keeps the features of each clip of a batch."""
-        for place, (index, copy) in enumerate(batch.keys):
-            own = {}
-            for modality in features.modalities:
-                values, lengths = features.of(modality)
-                own[modality] = values[place, : lengths[place]].half().cpu()
-            self.copies[copy][index] = {
-                "text": batch.texts[place],
-                "seconds": batch.seconds[place],
-                "features": own,
-            }
-
-    def __getitem__(self, key: ClipKey) -> EncodedClip | UnreadableClip:
-        index, epoch = key
-        name = self.clips[index].id
-        known = self.copies[epoch % len(self.copies)].get(index)
-        if known is None:
-            return UnreadableClip(name)
-        return EncodedClip(
-            ClipKey(index, epoch), name, known["text"], known["seconds"], known["features"]
-        )
-
-
-def padded_features(clips: Sequence[dict[str, Tensor]]) -> Features:
-    """The features (T, D) of several clips as the model takes them."""
-    fields = {}
-    for modality in clips[0]:
-        rows = [clip[modality].float() for clip in clips]
-        fields[modality] = pad_sequence(rows, batch_first=True)  # (B, T, D)
-        fields[f"{modality}_lengths"] = torch.tensor([len(row) for row in rows])
-    return Features(**fields)
+def _of_each_clip(batch: TrainingBatch, features: Features) -> dict[ClipKey, Encoded]:
+    """The features of each clip of a batch, without padding and in half precision."""
+    encoded = {}
+    for place, key in enumerate(batch.keys):
+        own = {}
+        for modality in features.modalities:
+            values, lengths = features.of(modality)
+            own[modality] = values[place, : lengths[place]].half().cpu()
+        encoded[key] = Encoded(batch.seconds[place], own)
+    return encoded

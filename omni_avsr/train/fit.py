@@ -9,10 +9,7 @@ import torch
 from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
-from omni_avsr.data import manifest
 from omni_avsr.data.default import MakeCorpus, no_corpus
-from omni_avsr.data.loading import drop_long_clips
-from omni_avsr.data.manifest import Clip
 from omni_avsr.errors import InputError
 from omni_avsr.files import locked
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
@@ -21,11 +18,12 @@ from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import VIDEO_FPS
 from omni_avsr.train import resume
 from omni_avsr.train.batches import Batches
+from omni_avsr.train.clips import clips_of_run
+from omni_avsr.train.start import as_started, load_start
 from omni_avsr.train.step import Training
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "valid", "test")
 EXPECTED_WARNINGS = (
     ".*(in eval mode|exists and is not empty|does not have many workers"
     "|resuming from a checkpoint|sync_dist=True).*"
@@ -49,14 +47,19 @@ def fit(
 def _fit(
     settings: TrainSettings, progress: Progress, corpus: MakeCorpus, checkpoint: Path | None
 ) -> Path:
+    given = settings
+    clips = clips_of_run(settings, progress, corpus)
     torch.manual_seed(settings.seed)
-    model = _model(settings)
-    processor = OmniAVSRProcessor.of(model)
-    train, valid = _clips(settings, progress, corpus)
+    model, processor = _model(settings)
+    if settings.from_ is not None:
+        settings = as_started(settings.from_, settings, model.config)
+    clips = clips.that_fit(settings, model.config.longest_sound)
+    if checkpoint:
+        resume.refuse_other_clips(settings, clips.digest)
     data = Batches(model, processor, settings, progress)
-    data.prepare(train, valid)
+    data.prepare(clips.train, clips.valid)
     if is_first_process():
-        start_run(settings.out, settings, checkpoint)
+        start_run(settings.out, given, checkpoint, clips.digest)
     trainer = _trainer(settings)
     training = Training(model, processor, settings, data)
     with warnings.catch_warnings():
@@ -69,19 +72,24 @@ def _fit(
     return settings.out / "model"
 
 
-def _model(settings: TrainSettings) -> OmniAVSR:
-    model = OmniAVSR.from_towers(
-        audio=settings.audio_encoder,
-        video=settings.video_encoder,
-        llm=settings.llm,
-        **settings.model_settings(),
-    )
+def _model(settings: TrainSettings) -> tuple[OmniAVSR, OmniAVSRProcessor]:
+    """The model before its first step, and its processor."""
+    if settings.from_ is not None:
+        model, processor = load_start(settings.from_, settings)
+    else:
+        model = OmniAVSR.from_towers(
+            audio=settings.audio_encoder,
+            video=settings.video_encoder,
+            llm=settings.llm,
+            **settings.model_settings(),
+        )
+        processor = OmniAVSRProcessor.of(model)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if settings.compile:
         model.compile_layers()
     model.train()  # Lightning leaves this to us; without it no layer is recomputed
-    return model
+    return model, processor
 
 
 def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None) -> None:
@@ -119,8 +127,7 @@ def _load_best(model: OmniAVSR, trainer: lightning.Trainer) -> None:
 
 def _finish(run: Path, training: Training) -> None:
     """Writes the model and what it took, and removes the checkpoints to resume from."""
-    training.model.save_pretrained(run / "model")
-    training.processor.save_pretrained(run / "model")
+    training.save_model()
     spent = training.spent
     if spent.unreadable:
         unreadable = ", ".join(spent.unreadable)
@@ -135,30 +142,6 @@ def _finish(run: Path, training: Training) -> None:
     finish_run(run, trained)
     for checkpoint in resume.checkpoints(run / "checkpoints"):
         checkpoint.unlink()
-
-
-def _clips(
-    settings: TrainSettings, progress: Progress, corpus: MakeCorpus
-) -> tuple[list[Clip], list[Clip]]:
-    """The training and the validation clips."""
-    given = {"train": settings.data, "valid": settings.valid, "test": settings.test}
-    files = {split: file for split, file in given.items() if file}
-    if settings.data is None:
-        files = corpus(settings, SPLITS, progress)
-    clips = {}
-    for split, file in files.items():
-        clips[split] = manifest.read(file, settings.root, settings.format, settings.tokens)
-    videos = {split: {clip.video for clip in own} for split, own in clips.items()}
-    if not settings.validate_on_test and videos["valid"] & videos.get("test", set()):
-        raise InputError(
-            f"{files['valid']} validates on clips of the test file {files['test']}; "
-            "--validate-on-test allows it"
-        )
-    if videos["valid"] == videos["train"]:
-        raise InputError(f"{files['valid']} holds the training clips")
-    train = drop_long_clips(clips["train"], settings.max_frames)
-    valid = drop_long_clips(clips["valid"], settings.max_frames)
-    return train, valid[: settings.valid_clips]
 
 
 def _trainer(settings: TrainSettings) -> lightning.Trainer:

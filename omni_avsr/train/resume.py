@@ -55,7 +55,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class ResumeCheckpoints(callbacks.Checkpoint):
-    """Writes what a run is resumed from: every so many steps, after validations, and on signals."""
+    """Writes what a run is resumed from: every so many steps, after validations, and on signals.
+
+    And just before the last step, so that a last validation that fails can be repeated.
+    """
 
     def __init__(self, folder: Path, every: int, validates_every: int):
         self.folder = folder
@@ -83,7 +86,8 @@ class ResumeCheckpoints(callbacks.Checkpoint):
         self, trainer: Trainer, pl_module: object, outputs: object, batch: object, batch_idx: int
     ) -> None:
         asked = trainer.strategy.reduce_boolean_decision(self.save_now, all=False)
-        due = asked or trainer.global_step - self.saved >= self.every
+        steps_left = trainer.max_steps - trainer.global_step
+        due = asked or trainer.global_step - self.saved >= self.every or steps_left <= 2
         batches = batch_idx + 1
         accumulating = batches % trainer.accumulate_grad_batches != 0
         validates_next = batches % self.validates_every == 0
@@ -95,6 +99,12 @@ class ResumeCheckpoints(callbacks.Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: object, exception: BaseException) -> None:
+        if trainer.validating and trainer.global_step >= trainer.max_steps:
+            log.error(
+                "the last validation has failed; %s is the model of the last step, "
+                "and the same command repeats the validation",
+                self.folder.parent / "model",
+            )
         # The process that fails first is killed before it can say why
         if trainer.world_size > 1:
             kind = type(exception).__name__
@@ -199,13 +209,26 @@ def refuse_other_settings(run: Path, settings: TrainSettings) -> None:
     for name in names:
         old, new = getattr(known, name), getattr(settings, name)
         if name not in FREE and old != new:
-            different.append(f"{name} {_shown(old)}, not {_shown(new)}")
+            different.append(f"{name.removesuffix('_')} {shown(old)}, not {shown(new)}")
     if different:
         raise InputError(f"{run} was trained with {'; '.join(different)}: choose another --out")
 
 
-def _shown(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def refuse_other_clips(settings: TrainSettings, clips: str) -> None:
+    """Refuses to resume a run whose clips have changed since it was started."""
+    record = read_run(settings.out)
+    if record is None or record.clips in ("", clips):  # older versions recorded none
+        return
+    files = ", ".join(str(file) for file in (settings.data, settings.valid) if file)
+    raise InputError(
+        f"{settings.out} was started with other clips than {files or 'the toy corpus'} has now: "
+        "restore them to resume it, or choose another --out"
+    )
+
+
+def shown(value: object) -> str:
+    """The value of a setting as a user would type it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def keep_metrics(logger: loggers.CSVLogger, checkpoint: Path) -> None:

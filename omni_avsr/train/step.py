@@ -96,7 +96,8 @@ class Training(lightning.LightningModule):
         self.random: dict[str, Tensor] = {}  # states of the generators of a resumed run
         self.batch: TrainingBatch | None = None  # the current one, for error messages
         self.clips: list[str] = []  # ids of the current optimizer step
-        keys = ["wer"]
+        self.tokens: list[float] = []  # of each batch of the current optimizer step
+        keys = ["wer", "cut"]  # the share of transcripts that reached their limit
         for route in model.config.routes():
             keys += [f"loss/{route.key}", f"wer/{route.key}"]
         # What the current validation has measured
@@ -122,6 +123,7 @@ class Training(lightning.LightningModule):
         tokens = sum(len(answer) for answer in self.processor.answers(batch.texts))
         totals = self._add_up(batch, tokens)
         self._note(totals)
+        self.tokens.append(totals.tokens)
         if not batch.texts:
             if not is_initialized():
                 return None
@@ -132,8 +134,9 @@ class Training(lightning.LightningModule):
         weighted = [weights[task] * loss for task, loss in losses.items()]
         if tokens:
             self._show(losses, len(batch.texts))
-        # DDP averages over processes; weighted by its tokens, each batch counts by its length
-        share = tokens * totals.processes / max(1.0, totals.tokens)
+        # DDP averages over processes; weighted by its tokens, each batch counts by its length.
+        # Those of the step's first batch are the unit until the tokens of all are known
+        share = tokens * totals.processes / max(1.0, self.tokens[0])
         return share * torch.stack(weighted).mean()
 
     def _add_up(self, batch: TrainingBatch, tokens: int) -> "Totals":
@@ -205,11 +208,17 @@ class Training(lightning.LightningModule):
         for route in self.model.config.routes():
             loss = self._loss(features, route, batch.texts)
             prefix = self.processor.batch(features, route).to(self.device)
-            transcripts = self.processor.batch_decode(self.model.generate(prefix))
+            # Compiled, decoding would take two more graphs of each layer for each set of adapters
+            with torch.compiler.set_stance("force_eager"):
+                found = self.model.generate_with_scores(
+                    prefix, max_new_tokens=self.settings.max_new_tokens
+                )
+            transcripts = self.processor.batch_decode(found.ids)
             errors = total_errors(zip(batch.texts, transcripts, strict=True))
             self.validated[f"loss/{route.key}"].update(loss, len(batch.texts))
             self.validated[f"wer/{route.key}"].update(errors.wer, errors.words)
             self.validated["wer"].update(errors.wer, errors.words)
+            self.validated["cut"].update(found.is_cut.float())
 
     def on_validation_epoch_end(self) -> None:
         for key, mean in self.validated.items():  # over all processes
@@ -224,6 +233,16 @@ class Training(lightning.LightningModule):
                 unreadable,
                 skipped,
             )
+
+    def on_validation_start(self) -> None:
+        if self.global_step >= self.settings.max_steps and self.trainer.is_global_zero:
+            self.save_model()  # before the last validation, which may fail
+
+    def save_model(self) -> None:
+        """Writes the model as it is now to the run's folder."""
+        folder = self.settings.out / "model"
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     # Optimizer
 
@@ -251,6 +270,7 @@ class Training(lightning.LightningModule):
     ) -> None:
         """Clips the gradient; a step whose gradients are not finite is skipped."""
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self._weight_batches_by_tokens(trained)
         norm = nn.utils.clip_grad_norm_(trained, self.settings.clip or math.inf)
         clips = self.clips
         self.clips = []
@@ -259,6 +279,16 @@ class Training(lightning.LightningModule):
             return
         optimizer.zero_grad()
         self._note_bad_step(flattened(gathered(clips)))
+
+    def _weight_batches_by_tokens(self, trained: list[nn.Parameter]) -> None:
+        """Makes the mean over the batches of a step, which Lightning has taken, one over tokens."""
+        tokens, self.tokens = self.tokens, []
+        if len(tokens) < 2:
+            return
+        scale = len(tokens) * max(1.0, tokens[0]) / max(1.0, sum(tokens))
+        for weight in trained:
+            if weight.grad is not None:
+                weight.grad *= scale
 
     def _note_bad_step(self, clips: list[str]) -> None:
         """Counts a skipped step; too many in a row end the run, with the clips of the last."""

@@ -90,6 +90,11 @@ def test_errors_of_the_user_and_of_the_system_are_one_sentence(error, monkeypatc
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
+def test_ctrl_c_is_one_word_and_exit_code_130(monkeypatch, capsys):
+    assert exit_code_of(SystemExit(130), monkeypatch) == 130  # as typer ends after a Ctrl-C
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 @pytest.mark.parametrize("error", [ValueError("bad code"), KeyError("bad key"), AssertionError()])
 def test_a_fault_keeps_its_traceback_and_asks_for_a_report(error, monkeypatch, capsys):
     assert exit_code_of(error, monkeypatch) == 1

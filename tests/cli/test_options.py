@@ -24,7 +24,7 @@ from omni_avsr.settings import (
     TrainSettings,
     TranscribeSettings,
 )
-from omni_avsr.settings.base import option
+from omni_avsr.settings.base import flag, option
 from omni_avsr.tasks import Task
 
 EVERY = [
@@ -118,7 +118,7 @@ def test_a_default_as_it_is_shown_can_be_typed(settings):
     given = []
     for own in settings.__dataclass_fields__.values():
         if own.default is not None and not isinstance(own.default, bool):
-            given += [f"--{own.name.replace('_', '-')}", as_typed(own.default)]
+            given += [flag(own), as_typed(own.default)]
     assert run(settings, *given)[0] == settings()
 
 
@@ -137,6 +137,17 @@ def test_a_runs_record_repeats_the_run(tmp_path):
         TrainSettings, "--config", tmp_path / "a" / "run.json", "--out", tmp_path / "b"
     )
     assert repeated == replace(settings, out=tmp_path / "b")
+
+
+def test_an_option_may_have_a_name_that_python_reserves(tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text('from = "runs/a"')
+    start_run(tmp_path, TrainSettings(from_="runs/a"))
+    for given in (["--from", "runs/a"], ["--config", file], ["--config", tmp_path / "run.json"]):
+        assert run(TrainSettings, *given)[0] == TrainSettings(from_="runs/a")
+    file.write_text("class = 3")
+    with pytest.raises(InputError, match="options that this command does not take: class"):
+        read_config(file, TrainSettings)
 
 
 def test_a_record_of_an_older_version_has_its_lists_as_strings(tmp_path):

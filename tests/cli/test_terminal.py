@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from omni_avsr.cli.terminal import alignment, show_result, table_one
+from omni_avsr.cli.decoded import alignment, show_result
+from omni_avsr.cli.terminal import Bars, table_one
 from omni_avsr.errors import InputError
 from omni_avsr.measure.results import Result
 from omni_avsr.tasks import Condition, Route, Task
@@ -142,3 +143,12 @@ def test_words_that_just_fit_stay_in_one_block():
 
 def test_a_word_wider_than_the_terminal_has_its_own_block():
     assert alignment("a " + "b" * 50 + " c", "a c", width=20).count("REF: ") == 3
+
+
+def test_without_a_terminal_there_are_no_bars(capsys):
+    bars = Bars()
+    bars("Training", 1, 2)
+    print("a result")
+    bars("Training", 2, 2)
+    assert capsys.readouterr() == ("a result\n", "")
+    assert Bars.shown is None

@@ -12,20 +12,19 @@ from typer.testing import CliRunner
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.cli.app import app
 from omni_avsr.convert.avhubert import convert_avhubert
-from omni_avsr.convert.official import convert_official
+from omni_avsr.convert.official import (
+    convert_official,
+    nearest_method,
+    official_name,
+    published_name,
+)
 from omni_avsr.convert.weights import read_config, read_weights
 from omni_avsr.errors import InputError
-from tests.support.official import official_state
+from omni_avsr.methods import METHODS
+from tests.support.official import AS_PUBLISHED, official_state
 from tests.support.recorded import DATA, save
 from tests.support.towers import TEXTS, clips
 
-AS_PUBLISHED = {
-    "task_tokens": {},
-    "keep_tail": False,
-    "mask_padding": False,
-    "exact_audio_length": False,
-    "audio_context": "padded",
-}
 HEADS = {"encoder_attention_heads": 2, "layer_norm_first": True}
 NARROW = DATA / "avhubert_narrow.pt"
 
@@ -71,8 +70,7 @@ def test_left_over_and_missing_keys_are_named(tmp_path):
     message = r"2 keys do not fit: decoder\.embed\.weight has no place"
     with pytest.raises(InputError, match=message) as error:
         convert_avhubert(file, tmp_path / "out")
-    missing = "encoder.layers.1.feed_forward.intermediate_dense.bias is missing"
-    assert missing in str(error.value)
+    assert "encoder.layers.1.fc1.bias is missing" in str(error.value)
 
 
 def test_an_unknown_size_asks_for_its_config(tmp_path):
@@ -133,18 +131,27 @@ def official(make, tmp_path, tower_folders):
 
 ONE_RATE = {"audio_rates": (4,), "video_rates": (2,)}
 VARIANTS = {
-    "S": {"adapters": ["shared"]},
-    "T": {"adapters": ["task"]},
+    "S": {"method": "omni-avsr-s"},
+    "T": {"method": "omni-avsr-t"},
     "ST": {},
     "stacking": {"compression": "stack", "video_projector_norm": False},
     "one projector": {"projectors": "one"},
     "no norm": {"audio_projector_norm": False, "video_projector_norm": False},
     "three rates": {"audio_rates": (2, 4, 16), "video_rates": (5, 1)},
-    "stacking, one rate": {"compression": "stack", "projectors": "one", **ONE_RATE},
-    "Llama-AVSR": {"tasks": ["avsr"], "projectors": "one", "adapters": ["shared"], **ONE_RATE},
-    "no LoRA": {"adapters": [], "lora_rank": 0, "lora_alpha": 0.0, "video_lora_rank": 0},
+    "stacking, one rate": {"compression": "stack", "method": "llama-mt"},
+    "Llama-AVSR": {"method": "llama-avsr"},
+    "Llama-MT": {"method": "llama-mt"},
+    "Llama-MTSK-MS": {"method": "llama-mtsk-ms"},
+    "no LoRA": {
+        "method": "omni-avsr-s",
+        "adapters": [],
+        "lora_rank": 0,
+        "lora_alpha": 0.0,
+        "video_lora_rank": 0,
+    },
 }
 READ_FROM_KEYS = (
+    "method",
     "tasks",
     "adapters",
     "projectors",
@@ -167,6 +174,70 @@ def test_every_variant_is_read_from_its_keys(official, tmp_path, settings):
         expected = model(processor(**clips(40, 35), text=TEXTS[:2], task=task))
         found = converted(converted_processor(**clips(40, 35), text=TEXTS[:2], task=task))
         torch.testing.assert_close(found.loss, expected.loss)
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_the_published_name_of_every_weight_is_known(official, settings):
+    model, processor, arguments = official(**settings)
+    rates = {"audio": arguments["audio_rates"], "video": arguments["video_rates"]}
+    shared = "_shared" if "task" in model.config.adapters else ""
+    for name in official_state(model, processor):
+        ours = official_name(name, rates)
+        if ours is not None:
+            assert published_name(ours, rates, shared) == name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_row_of_a_method_is_recognised(make, name):
+    model, _ = make(method=name)
+    assert nearest_method(model.config) == name
+
+
+def prompts(*names):
+    return {f"prompt_{name}" for name in names}
+
+
+def keep_prompts(*names):
+    """A change of weights: drops the other prompts."""
+
+    def change(weights):
+        for name in prompts("audio", "video", "audiovisual") - prompts(*names):
+            del weights[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kept", "settings", "missing"),
+    [
+        (("audio", "video"), {"method": "omni-avsr-s"}, "prompt_audiovisual not found"),
+        (("audiovisual",), {"method": "llama-mt"}, "prompt_audio, prompt_video not found"),
+        ((), {}, "prompt_audio, prompt_video, prompt_audiovisual not found"),
+    ],
+)
+def test_no_task_is_lost_in_silence(official, tmp_path, kept, settings, missing):
+    _, _, arguments = official(keep_prompts(*kept), **settings)
+    with pytest.raises(InputError, match=missing + ".* name its tasks with --tasks"):
+        convert_official(**arguments, out=tmp_path / "out")
+
+
+def test_tasks_that_are_given_need_no_prompts(official, tmp_path):
+    _, _, arguments = official(keep_prompts("audio"), method="omni-avsr-s")
+    for tasks in (("asr", "vsr"), ("asr", "vsr", "avsr")):
+        out = tmp_path / "-".join(tasks)
+        convert_official(**arguments, out=out, tasks=tasks)
+        assert list(OmniAVSR.from_pretrained(out).config.tasks) == list(tasks)
+
+
+def test_a_prompt_without_its_encoder_is_refused(official, tmp_path):
+    def drop_video(weights):
+        for name in list(weights):
+            if name.startswith("video_"):
+                del weights[name]
+
+    _, _, arguments = official(drop_video, method="omni-avsr-s")
+    with pytest.raises(InputError, match=r"prompt_video is of the task vsr, for which"):
+        convert_official(**arguments, out=tmp_path / "out")
 
 
 def list_or_value(model, field):
@@ -214,7 +285,7 @@ def drop_encoders(weights):
         (
             spoil("audio_proj.1.2.bias"),
             {},
-            r"audio_compressor\.projectors\.16\.2\.bias is missing",
+            r"model_avg_1\.pth: 1 keys do not fit: audio_proj\.1\.2\.bias is missing",
         ),
         (
             spoil("llm.model.norm.weight", lambda w: w[:3]),
@@ -260,10 +331,11 @@ def test_the_commands_print_what_was_renamed(official, tmp_path):
         *("convert", "official", arguments["file"], tmp_path / "out"),
         *("--llm", arguments["llm"], "--audio-encoder", arguments["audio_encoder"]),
         *("--audio-rates", "4,16", "--video-rates", "2,5"),
-        *("--video-encoder", arguments["video_config"]),
+        *("--video-encoder", arguments["video_config"], "--tasks", "asr,vsr,avsr"),
     )
     old = r"llm\.model\.layers\.N\.self_attn\.lora_down_Q\.audio\.weight"
     assert re.search(old + r".*lora_A\.asr\.weight.*4", output)
+    assert OmniAVSR.from_pretrained(tmp_path / "out").config.tasks == ("asr", "vsr", "avsr")
     output = run("convert", "avhubert", NARROW, tmp_path / "video")
     assert "mask_emb" in output
     assert "not needed" in output

@@ -1,6 +1,7 @@
 """Label files, noise, masks and batches."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from omni_avsr.data import manifest
 from omni_avsr.data.augment import random_crop, time_mask
+from omni_avsr.data.clips import Clip
 from omni_avsr.data.loading import (
     ClipDataset,
     ClipKey,
@@ -15,10 +17,12 @@ from omni_avsr.data.loading import (
     LoadedClip,
     UnreadableClip,
     buckets,
+    drop_long_clips,
 )
 from omni_avsr.data.noise import babble_track, make_noise, mix_at_snr, white_track
 from omni_avsr.data.seed import generator
 from omni_avsr.errors import InputError
+from omni_avsr.media.streams import write_audio, write_video
 from omni_avsr.tasks import CLEAN, Condition
 from tests.support.corpus import write_split
 
@@ -97,6 +101,30 @@ def test_a_clean_condition_has_no_noise_and_an_unknown_one_is_refused():
         make_noise(Condition(0.0, "pink"), [], 1)
 
 
+def babble(monkeypatch, *names, chosen=3):
+    """The babble of clips with these ids, each of which has its own voice."""
+
+    def read_audio(path, track):
+        return generator(str(path)).standard_normal(30_000).astype(np.float32)
+
+    monkeypatch.setattr("omni_avsr.data.noise.BABBLE_CLIPS", chosen)
+    monkeypatch.setattr("omni_avsr.media.streams.read_audio", read_audio)
+    clips = [Clip(name, Path(name), Path(name), 25, "text") for name in names]
+    (track,) = make_noise(Condition(0.0, "babble"), clips, seed=1).tracks
+    return track
+
+
+def test_babble_depends_on_the_clips_that_are_chosen_and_not_on_their_order(monkeypatch):
+    names = ["a", "b", "c", "d", "e", "f"]
+    track = babble(monkeypatch, *names)
+    assert np.array_equal(babble(monkeypatch, *reversed(names)), track)
+    changes = []
+    for name in names:
+        others = [other for other in names if other != name]
+        changes.append(not np.array_equal(babble(monkeypatch, *others), track))
+    assert sum(changes) == 3  # one for each clip that was chosen
+
+
 def test_noise_leaves_clips_without_sound_as_they_are():
     noise = make_noise(Condition(0.0, "white"), [], 1)
     video = np.zeros((2, 96, 96), np.uint8)
@@ -136,6 +164,10 @@ def test_batches_keep_to_the_budget_and_have_every_clip(rng):
         indices += batch
     assert sorted(indices) == list(range(200))
     assert padded < 1.15 * sum(lengths)
+
+
+def test_a_clip_of_unknown_length_is_in_a_batch_of_its_own():
+    assert sorted(buckets([0, 30, 40, 0], 100)) == [[0], [1, 2], [3]]
 
 
 def test_no_clips_make_no_batches():
@@ -183,3 +215,55 @@ def test_an_unreadable_clip_is_named_in_the_log(tmp_path, caplog):
     clips[1].video.write_bytes(b"not a video")
     assert ClipDataset(clips)[ClipKey(1, 0)] == UnreadableClip(clips[1].id)
     assert f"{clips[1].video} cannot be read" in caplog.text
+
+
+def clip_with(folder, samples=12_800, size=(96, 96)):
+    """A dataset's clip of so many samples, and of 20 frames of this size."""
+    write_audio(folder / "a.wav", np.zeros(samples, np.int16))
+    write_video(folder / "a.mp4", np.zeros((20, *size), np.uint8))
+    return Clip("a", folder / "a.wav", folder / "a.mp4", 20, "text")
+
+
+def test_a_sound_that_is_longer_than_the_encoder_takes_is_unreadable(tmp_path, caplog):
+    clip = clip_with(tmp_path, samples=32_001)
+    first = ClipKey(0, 0)
+    assert ClipDataset([clip], longest_sound=32_000)[first] == UnreadableClip("a")
+    assert "a has 2.00 s of sound (32001 samples), the audio encoder takes 2 s" in caplog.text
+    assert isinstance(ClipDataset([clip], longest_sound=32_001)[first], LoadedClip)
+    seen = ClipDataset([clip], modalities=("video",), longest_sound=10)
+    assert isinstance(seen[first], LoadedClip)
+
+
+@pytest.mark.parametrize(
+    ("size", "accepted"),
+    [
+        ((96, 96), True),
+        ((88, 88), True),
+        ((100, 100), False),
+        ((224, 224), False),
+        ((64, 64), False),
+    ],
+)
+def test_only_frames_of_prepared_mouths_are_taken(tmp_path, caplog, size, accepted):
+    clip = clip_with(tmp_path, size=size)
+
+    def crop(audio, video, rng):
+        return audio, random_crop(video, rng)
+
+    loaded = ClipDataset([clip], crop)[ClipKey(0, 0)]
+    if accepted:
+        assert loaded.video.shape == (20, 88, 88)
+    else:
+        assert loaded == UnreadableClip("a")
+        expected = f"a.mp4 has frames of {size[0]} x {size[1]} pixels, 96 x 96 or 88 x 88 expected"
+        assert expected in caplog.text
+
+
+def test_clips_that_are_longer_than_a_batch_or_the_audio_encoder_are_left_out(caplog):
+    clips = [Clip(str(n), Path("x"), Path("x"), n, "text") for n in (5, 50, 51, 99)]
+    assert [clip.frames for clip in drop_long_clips(clips, 60)] == [5, 50, 51]
+    assert [clip.frames for clip in drop_long_clips(clips, 60, 50 * 640)] == [5, 50]
+    assert "2 of 4 clips are longer than the 50 frames of the audio encoder" in caplog.text
+    assert [clip.frames for clip in drop_long_clips(clips, 60, 99 * 640)] == [5, 50, 51]
+    with pytest.raises(InputError, match="all 4 clips are longer than the 4 frames of the audio"):
+        drop_long_clips(clips, 60, 4 * 640)

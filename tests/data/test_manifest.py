@@ -1,6 +1,8 @@
 """Every layout of label files gives the same clips; wrong lines are refused with their numbers."""
 
+import gzip
 import json
+import os
 import re
 from dataclasses import dataclass
 
@@ -10,8 +12,11 @@ from typer.testing import CliRunner
 
 from omni_avsr.cli.app import app
 from omni_avsr.data import check, manifest
+from omni_avsr.data.loading import ClipDataset, ClipKey, UnreadableClip
+from omni_avsr.data.noise import babble_of_clips
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
+from omni_avsr.media.folders import media_files
 from omni_avsr.run import no_progress
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
 from tests.support.corpus import SENTENCES, write_clip
@@ -154,7 +159,7 @@ def test_hidden_media_are_skipped(tmp_path):
     for name in ("a.mp4", ".b.mp4", ".trash/c.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert manifest.media_files(tmp_path) == [tmp_path / "a.mp4"]
+    assert media_files(tmp_path) == [tmp_path / "a.mp4"]
 
 
 def test_a_sentencepiece_model_stands_for_the_list_beside_it(world, tmp_path):
@@ -213,11 +218,32 @@ def test_all_lines_of_a_text_are_read(tmp_path):
         manifest.transcript(file)
 
 
-def test_files_that_differ_only_in_their_suffix_are_refused(tmp_path):
-    for name in ("a.mp4", "a.mov"):
+def test_of_files_that_differ_only_in_their_suffix_the_preferred_one_is_taken(tmp_path, caplog):
+    for name in ("a.mov", "a.mp4", "a.MP3", "a.wav", "b.wma", "b.aiff", "c.gif"):
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match="differ only in their suffix"):
-        manifest.read(tmp_path)
+    found = [(clip.video.name, clip.audio.name) for clip in manifest.read(tmp_path)]
+    assert found == [("a.mp4", "a.wav"), ("b.aiff", "b.aiff"), ("c.gif", "c.gif")]
+    assert "a.mov (a.mp4 is taken)" in caplog.text
+    assert "a.MP3 (a.wav is taken), " in caplog.text
+    assert len(caplog.records) == 2
+
+
+def test_many_files_that_are_left_out_are_counted(tmp_path, caplog):
+    for index in range(7):
+        (tmp_path / f"{index}.wav").touch()
+        (tmp_path / f"{index}.mp3").touch()
+    assert len(manifest.read(tmp_path)) == 7
+    assert "4.mp3 (4.wav is taken) and 2 more" in caplog.text
+    assert "5.mp3" not in caplog.text
+
+
+def test_all_clips_take_the_audio_track_that_is_asked_for(world, tmp_path):
+    file = world / "labels/llama.csv"
+    assert [clip.track for clip in manifest.read(file)] == [None] * 3
+    clips = manifest.read(file, track=2)
+    assert [clip.track for clip in clips] == [2] * 3
+    manifest.write(clips, tmp_path / "new/x.jsonl")
+    assert [clip.track for clip in manifest.read(tmp_path / "new/x.jsonl")] == [2] * 3
 
 
 def test_what_is_written_is_read_back_from_anywhere(world, tmp_path, monkeypatch):
@@ -283,8 +309,13 @@ def test_a_windows_file_with_a_byte_order_mark_and_strange_letters_is_read(tmp_p
             "line 1: an object with the path of an 'audio' or a 'video' expected",
         ),
         ("x.jsonl", '{"audio": 5}\n', {}, "line 1: 'audio' must be a path, not 5"),
+        ("x.jsonl", '{"audio": "a", "track": 0}\n', {}, "line 1: 'track' must be the number"),
+        ("x.jsonl", '{"audio": "a", "track": true}\n', {}, "line 1: 'track' must be the number"),
+        ("x.jsonl", '{"audio": "a", "id": "\\ud800"}\n', {}, "line 1: not JSON"),
+        ("x.mp4", "", {}, "x.mp4 is not a label file: of media, give the folder"),
+        ("x.tsv", "/data\n", {"format": "avhubert"}, "x.tsv has no text"),
         ("x.jsonl", '{"id": "a"\n', {}, "line 1: not JSON"),
-        ("x.csv", "\n\n", {}, "x.csv holds no clips"),
+        ("x.csv", "\n\n", {}, "x.csv holds no clips: no line names one"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path, name, text, options, message):
@@ -306,6 +337,37 @@ def test_other_files_are_refused_by_their_first_odd_byte(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"d,a.mp4,5,0,caf\xe9\n")
     with pytest.raises(InputError, match=r"x\.csv is not UTF-8 text: byte 15 is 0xe9"):
         manifest.read(tmp_path / "x.csv")
+
+
+def test_what_is_no_label_file_is_named_as_what_it_is(tmp_path):
+    (tmp_path / "x.csv").write_bytes(gzip.compress(b"d,a.mp4,5,0,x\n"))
+    with pytest.raises(InputError, match=r"x\.csv is not UTF-8 text: .* unpack it"):
+        manifest.read(tmp_path / "x.csv")
+    with pytest.raises(InputError, match=r"neither videos nor sounds; is .*x\.csv meant\?"):
+        manifest.read(tmp_path)
+    (tmp_path / "x.csv").rename(tmp_path / "x.gz")
+    with pytest.raises(InputError, match=r"neither videos nor sounds, such as \.mp4"):
+        manifest.read(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for file in ("/dev/null", tmp_path / "pipe"):
+        with pytest.raises(InputError, match="is neither a label file nor a folder of media"):
+            manifest.read(file)
+    with pytest.raises(InputError, match=r"label file .*gone\.csv does not exist"):
+        manifest.read(tmp_path / "gone.csv")
+
+
+def test_blank_lines_after_the_texts_of_a_tsv_are_no_texts(world, tmp_path):
+    (tmp_path / "x.tsv").write_text((world / "labels/avh.tsv").read_text() + "\n\n")
+    (tmp_path / "x.wrd").write_text("one\ntwo\n\n\n\n")
+    assert [clip.text for clip in manifest.read(tmp_path / "x.tsv")] == ["one", "two", ""]
+
+
+def test_a_path_may_be_absolute_and_an_id_may_be_null(world, tmp_path):
+    video = manifest.read(world / "labels/llama.csv")[0].video
+    (tmp_path / "x.csv").write_text(f"d,{video},10,0,set white\n")
+    assert manifest.read(tmp_path / "x.csv")[0].video == video
+    write_lines(tmp_path / "x.jsonl", [json.dumps({"id": None, "video": str(video)})])
+    assert manifest.read(tmp_path / "x.jsonl")[0].id == video.stem
 
 
 def test_a_placeholder_without_a_value_is_named(world, monkeypatch):
@@ -360,7 +422,7 @@ def test_a_check_finds_what_is_wrong(faulty):
     assert findings.wrong_frames == 3
     expected = {
         2: "torn.mp4 cannot be read",
-        3: r"late.wav is \+10.0 frames longer than late.mp4",
+        3: "late.wav is 10.0 frames longer than late.mp4",
         4: "large.mp4 has 288 x 360 pixels, 96 x 96 expected",
         5: "gone.mp4 is missing",
         6: "2 fields, 5 expected",
@@ -369,6 +431,43 @@ def test_a_check_finds_what_is_wrong(faulty):
     for line, words in expected.items():
         assert re.search(f"x.csv:{line}: .*{words}", problems)
     assert "x.csv:1:" not in problems
+
+
+def test_the_sound_of_a_file_is_compared_with_its_picture(tmp_path):
+    samples = np.ones(12 * SAMPLES_PER_VIDEO_FRAME, np.int16)
+    streams.write_video(tmp_path / "a.mp4", np.zeros((20, 96, 96), np.uint8), samples)
+    streams.write_video(tmp_path / "b.mp4", np.zeros((5, 96, 96), np.uint8))
+    streams.write_audio(tmp_path / "c.wav", samples)
+    findings = check.check(manifest.load(tmp_path), 0, False, no_progress)
+    problems = "\n".join(findings.problems)
+    assert re.search(r"a\.mp4: the sound is \d\.\d frames shorter than the picture", problems)
+    assert re.search(r"b\.mp4 has no audio stream.* for VSR only", problems)
+    assert re.search(r"c\.wav has no video stream.* for ASR only", problems)
+
+
+def test_a_check_of_files_that_are_all_missing_asks_for_the_root(tmp_path):
+    write_lines(tmp_path / "x.csv", [f"d,{'a' * 300}{i}.mp4,5,0,x" for i in range(2)])
+    findings = check.check(manifest.load(tmp_path / "x.csv"), 0, False, no_progress)
+    assert "no clip has its files: give --root" in findings.problems[-1]
+    assert len(findings.problems) == 3
+
+
+def test_a_clip_is_heard_on_its_own_audio_track(tmp_path):
+    write_clip(tmp_path, "a", "we talk", 20, np.random.default_rng(0))
+    (clip,) = manifest.read(tmp_path, track=2)
+    assert isinstance(ClipDataset([clip])[ClipKey(0, 0)], UnreadableClip)
+    with pytest.raises(InputError, match="none of 1 clips could be read"):
+        babble_of_clips([clip], 0)
+    findings = check.check(manifest.load(tmp_path, track=2), 0, False, no_progress)
+    assert "a.wav has 1 audio tracks, there is no track 2" in findings.problems[0]
+    (clip,) = manifest.read(tmp_path, track=1)
+    assert not isinstance(ClipDataset([clip])[ClipKey(0, 0)], UnreadableClip)
+
+
+def test_the_bins_of_a_histogram_are_whole_lengths():
+    assert check.histogram([155, 155]) == [(155, 155, 2)]
+    assert check.histogram([3, 1, 1]) == [(1, 1, 2), (2, 2, 0), (3, 3, 1)]
+    assert check.histogram(range(20))[-2:] == [(15, 17, 3), (18, 19, 2)]
 
 
 def run(*command):

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from benchmarks.face import render_face
 from omni_avsr.cli.app import app
 from omni_avsr.data import manifest
 from omni_avsr.data.prepare import prepare, read_journal
-from omni_avsr.data.sources import Word, cut_at_words, read_words
+from omni_avsr.data.sources import Word, cut_at_words, read_words, split
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
 from omni_avsr.media.faces import MODEL, MODEL_VARIABLE
@@ -135,7 +136,7 @@ def test_a_deleted_clip_is_made_again_and_a_half_written_journal_is_read(lrs3, t
     assert deleted.is_file()
 
 
-@pytest.mark.parametrize("name", ["talk, part 1", "a.v2", "[raw] *"])
+@pytest.mark.parametrize("name", ["talk, part 1", "a.v2", "[raw] *", "-\"a\" 'b'"])
 def test_a_folder_of_any_names_becomes_a_label_file(tmp_path, name):
     source = tmp_path / f"{name} in"
     write_landmarks(tmp_path, name, raw_video(source / f"{name}.mp4"))
@@ -188,22 +189,108 @@ def test_a_face_that_does_not_exist_is_refused(tmp_path):
     assert re.search(r"1 faces in .*x\.mp4, --face 2", record.error)
 
 
-@pytest.mark.parametrize("shard", ["1/2", "2/2"])
-def test_names_that_differ_only_in_their_suffix_are_refused_in_every_shard(tmp_path, shard):
+@pytest.mark.parametrize(("shard", "taken"), [("1/2", ["d", "f,g"]), ("2/2", ["e"])])
+def test_of_names_that_differ_only_in_their_suffix_one_is_taken_in_every_shard(
+    tmp_path, caplog, shard, taken
+):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in/d.mp4").touch()
-    (tmp_path / "in/d.mkv").touch()
+    for name in ("d.mov", "d.mkv", "d.mp4", "e.mp4", "f,g.mp4", "f_g.mp4"):
+        (tmp_path / "in" / name).touch()
     given = settings(tmp_path, dataset="folder", shard=shard)
-    with pytest.raises(InputError, match="differ only in their suffix"):
-        prepare(tmp_path / "in", tmp_path / "out", given)
+    records = prepare(tmp_path / "in", tmp_path / "out", given)
+    assert sorted(record.id for record in records) == taken
+    assert re.search(r"d\.mov \(d\.mp4 is taken\), .*d\.mkv \(d\.mp4 is taken\)", caplog.text)
+    assert re.search(r"f_g\.mp4, whose clip would be named like that of .*f,g\.mp4", caplog.text)
+
+
+@pytest.mark.parametrize("path", ["../../5/1", "/etc/5/1", "5/../../1", "5/\0"])
+def test_a_list_cannot_name_videos_elsewhere(tmp_path, path):
+    source = tmp_path / "mvlrs_v1"
+    (source / "main").mkdir(parents=True)
+    (tmp_path / "train.txt").write_text(f"5/1\n{path}\n")
+    with pytest.raises(InputError, match=r"train\.txt: .* is not the path of a video"):
+        prepare(source, tmp_path / "out", settings(tmp_path, dataset="lrs2"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_in_two_lists_is_refused(tmp_path):
+    (tmp_path / "main").mkdir()
+    (tmp_path / "train.txt").write_text("5/1\n5/1\n5/2\n")
+    (tmp_path / "test.txt").write_text("5//2\n")
+    with pytest.raises(InputError, match=r"main/5/2 is in train\.txt and in test\.txt"):
+        prepare(tmp_path, tmp_path / "out", settings(tmp_path, dataset="lrs2"))
+
+
+def test_links_to_folders_are_followed_and_unwritable_names_are_left_out(tmp_path, caplog):
+    write_landmarks(tmp_path, "linked/-dash", raw_video(tmp_path / "elsewhere/-dash.mp4", 5))
+    write_landmarks(tmp_path, "line\nbreak", raw_video(tmp_path / "in/line\nbreak.mp4", 5))
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / os.fsdecode(b"caf\xe9.mp4")).touch()
+    out = tmp_path / "out"
+    prepare(tmp_path / "in", out, settings(tmp_path, dataset="folder"))
+    (file,) = (out / "labels").iterdir()
+    assert [clip.id.partition("/")[2] for clip in manifest.read(file)] == [
+        "line_break",
+        "linked/-dash",
+    ]
+    assert r"caf\xe9.mp4; rename it" in caplog.text
+
+
+def test_a_name_that_is_too_long_for_what_is_written_is_reported(tmp_path):
+    write_landmarks(tmp_path, "n" * 240, raw_video(tmp_path / f"in/{'n' * 240}.mp4", 5))
+    (record,) = prepare(tmp_path / "in", tmp_path / "out", settings(tmp_path, dataset="folder"))
+    assert re.match(r"n{240}: .*File name too long", record.error)
+    assert record.rows == []
+
+
+def test_a_folder_that_lies_in_the_output_is_prepared(tmp_path):
+    write_landmarks(tmp_path, "x", raw_video(tmp_path / "data/raw/x.mp4", 5))
+    for _ in range(2):
+        given = settings(tmp_path, dataset="folder")
+        (record,) = prepare(tmp_path / "data/raw", tmp_path / "data", given)
+        assert record.error is None
+    assert (tmp_path / "data/raw/raw_video_seg1s/x.mp4").is_file()
+
+
+def test_a_piece_whose_face_is_long_unseen_is_left_out_and_the_others_are_kept(lrs3, tmp_path):
+    rows = raw_video(lrs3 / "pretrain/a/00001.mp4", 120)
+    late = "HELLO 0.10 0.50 9\nTHERE 0.60 1.00 8\nOLD 1.10 2.70 7\nFRIEND 3.10 3.90 3\n"
+    (lrs3 / "pretrain/a/00001.txt").write_text(TABLE + late)
+    write_landmarks(tmp_path, "pretrain/a/00001", rows[:30] + [None] * 28 + rows[58:])
+    for _ in range(2):  # it is named again by the run that finds it finished
+        records = prepare(lrs3, tmp_path / "out", settings(tmp_path))
+        record = next(record for record in records if record.id == "pretrain/a/00001")
+        assert record.error is None
+        (left_out,) = record.left_out
+        assert re.match(r"pretrain/a/00001_01: the face is not seen for 1\.1 s", left_out)
+        assert [row.split(",")[-1] for row in record.rows] == ["hello there", "friend"]
+
+
+def test_a_face_that_is_unseen_for_a_second_is_bridged(tmp_path):
+    rows = raw_video(tmp_path / "in/x.mp4", 75)
+    write_landmarks(tmp_path, "x", rows[:25] + [None] * 25 + rows[50:])
+    (record,) = prepare(tmp_path / "in", tmp_path / "out", settings(tmp_path, dataset="folder"))
+    assert record.error is None
+    write_landmarks(tmp_path, "x", rows[:25] + [None] * 26 + rows[51:])
+    (record,) = prepare(tmp_path / "in", tmp_path / "out2", settings(tmp_path, dataset="folder"))
+    assert record.error.startswith("x: the face is not seen for 1.0 s")
+    assert not (tmp_path / "out2/labels").exists()
+
+
+def test_a_journal_of_an_earlier_version_is_read(tmp_path):
+    old = {"id": "a", "subset": "all", "rows": [], "quality": {}, "error": None}
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(old)}\n")
+    (record,) = read_journal(tmp_path / "x.jsonl")
+    assert record.left_out == []
 
 
 def test_shards_share_the_label_files(lrs3, tmp_path):
     prepare(lrs3, tmp_path / "one", settings(tmp_path))
     for shard in ("1/2", "2/2"):
         prepare(lrs3, tmp_path / "two", settings(tmp_path, shard=shard))
-    for split in ("train", "test"):
-        name = f"labels/lrs3_{split}_transcript_lengths_seg1s.csv"
+    for subset in ("train", "test"):
+        name = f"labels/lrs3_{subset}_transcript_lengths_seg1s.csv"
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
@@ -226,6 +313,134 @@ def test_lrs2_is_split_as_its_lists_say(tmp_path):
 def lrs2_clips(out, split):
     clips = manifest.read(out / f"labels/lrs2_{split}_transcript_lengths_seg16s.csv")
     return [clip.id.removeprefix("lrs2_video_seg16s/") for clip in clips]
+
+
+@pytest.fixture
+def speakers(tmp_path):
+    """Five speakers with two videos each, and their landmarks."""
+    for index in range(10):
+        name = f"mp4/s{index % 5}/{index}"
+        write_landmarks(tmp_path, name, raw_video(tmp_path / f"vox/{name}.mp4", 5))
+    return tmp_path / "vox"
+
+
+def label_files(out):
+    """The ids in each label file, by its subset."""
+    found = {}
+    for file in (out / "labels").iterdir():
+        subset = file.name.split("_")[1]
+        found[subset] = {clip.id.partition("/")[2] for clip in manifest.read(file)}
+    return found
+
+
+def test_a_split_never_has_a_speaker_in_two_parts(speakers, tmp_path):
+    given = settings(tmp_path, dataset="folder", split="60/20/20")
+    prepare(speakers, tmp_path / "one", given)
+    parts = label_files(tmp_path / "one")
+    assert {part: len(ids) for part, ids in parts.items()} == {"train": 6, "valid": 2, "test": 2}
+    speakers_of = {part: {id.split("/")[1] for id in ids} for part, ids in parts.items()}
+    assert sum(map(len, speakers_of.values())) == 5
+    for shard in ("2/2", "1/2"):
+        given = settings(tmp_path, dataset="folder", split="60/20/20", shard=shard)
+        prepare(speakers, tmp_path / "two", given)
+    assert label_files(tmp_path / "two") == parts
+
+
+def test_another_split_only_writes_other_label_files(speakers, tmp_path):
+    out = tmp_path / "out"
+    given = settings(tmp_path, dataset="folder", split="60/20/20")
+    prepare(speakers, out, given)
+    made = {file: file.stat().st_mtime_ns for file in out.rglob("*.mp4")}
+    own = out / "labels/vox_all_transcript_lengths_seg1s.csv"
+    own.write_text("vox,a.mp4,5,0,made by hand\n")
+    prepare(speakers, out, settings(tmp_path, dataset="folder", split="80/20"))
+    assert made == {file: file.stat().st_mtime_ns for file in out.rglob("*.mp4")}
+    assert own.is_file()  # what was not written here is kept
+    own.unlink()
+    parts = label_files(out)
+    assert {part: len(ids) for part, ids in parts.items()} == {"train": 8, "valid": 2}
+    prepare(speakers, out, settings(tmp_path, dataset="folder"))
+    assert {part: len(ids) for part, ids in label_files(out).items()} == {"all": 10}
+
+
+def test_a_split_of_lrs3_divides_its_training_set(lrs3, tmp_path):
+    given = settings(tmp_path, split="50/50")
+    prepare(lrs3, tmp_path / "out", given)
+    parts = label_files(tmp_path / "out")
+    assert parts.keys() == {"train", "valid", "test"}
+    assert parts["test"] == {"test/c/00001"}
+    speakers_of = {part: {id.split("/")[1] for id in ids} for part, ids in parts.items()}
+    assert {*speakers_of["train"], *speakers_of["valid"]} == {"a", "b"}
+    assert not speakers_of["train"] & speakers_of["valid"]
+
+
+def test_videos_of_one_folder_are_split_one_by_one():
+    ids = [f"mp4/me/{index}" for index in range(40)]
+    parts = split(ids, (90, 5, 5))
+    assert Counter(parts.values()) == {"train": 36, "valid": 2, "test": 2}
+    assert split(ids[::-1], (90, 5, 5)) == parts
+    assert split(["a", "b"], (98, 1, 1)).keys() == {"a", "b"}
+    assert set(split(["a", "b"], (98, 1, 1)).values()) == {"train", "valid"}
+    assert set(split(["b/1", "b/2"], (10, 90)).values()) == {"train", "valid"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "90"}, "not of the form 90/5/5"),
+        ({"split": "90/20"}, "add up to 100"),
+        ({"split": "100/0"}, "not of the form 90/5/5"),
+        ({"split": "90/5/4/1"}, "not of the form 90/5/5"),
+        ({"split": "110/-10"}, "not of the form 90/5/5"),
+        ({"split": "nan/10"}, "not of the form 90/5/5"),
+        ({"split": "90/10", "dataset": "lrs2"}, "lrs2, which has lists"),
+        ({"split": "90/5/5", "dataset": "lrs3"}, "two shares for lrs3"),
+        ({"name": "../x"}, "name '../x' cannot be"),
+        ({"name": ""}, "name '' cannot be"),
+    ],
+)
+def test_a_split_or_a_name_that_makes_no_sense_is_refused(changes, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        PrepareSettings(**changes)
+
+
+def test_what_cannot_be_read_or_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x.mp4").touch()
+    (tmp_path / "file").touch()
+    out = tmp_path / "out"
+    given = settings(tmp_path, dataset="folder")
+    with pytest.raises(InputError, match=r"x\.mp4 is a file: give the folder"):
+        prepare(tmp_path / "in/x.mp4", out, given)
+    with pytest.raises(InputError, match=r"--out .*file is a file"):
+        prepare(tmp_path / "in", tmp_path / "file", given)
+    sheet_on_folder = settings(tmp_path, dataset="folder", sheet=tmp_path / "in")
+    with pytest.raises(InputError, match=r"--sheet .*in is a folder"):
+        prepare(tmp_path / "in", out, sheet_on_folder)
+    sheet_on_video = settings(tmp_path, dataset="folder", sheet=tmp_path / "in/x.mp4")
+    with pytest.raises(InputError, match=r"x\.mp4 exists and is not a PNG"):
+        prepare(tmp_path / "in", out, sheet_on_video)
+    with pytest.raises(InputError, match=r"none of the 1 videos of .*in is in part 2/2"):
+        prepare(tmp_path / "in", out, settings(tmp_path, dataset="folder", shard="2/2"))
+    with pytest.raises(
+        InputError, match="no videos for --dataset lrs3: mp4 files in its folders pretrain"
+    ):
+        prepare(tmp_path / "in", out, settings(tmp_path, dataset="lrs3"))
+    assert not out.exists()
+
+
+def test_when_no_clip_is_made_the_command_says_so(tmp_path):
+    raw_video(tmp_path / "in/x.mp4", 5)
+    write_landmarks(tmp_path, "x", [None] * 5)
+    given = ["--landmarks", str(tmp_path / "landmarks"), "--sheet", str(tmp_path / "sheet.png")]
+    command = ["prepare", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *given]
+    result = CliRunner().invoke(app, [*command, "--processes", "1"])
+    assert result.exit_code == 2
+    assert "error: x: no faces in" in result.output
+    assert "error: no clip was made" in result.output
+    assert "label files" not in result.output
+    assert not (tmp_path / "out/labels").exists()
+    assert not (tmp_path / "sheet.png").exists()
 
 
 def test_a_pretraining_clip_is_cut_between_words(tmp_path):
@@ -280,10 +495,10 @@ def test_the_command_finds_drawn_faces_and_names_videos_without_one(tmp_path):
     assert (face.frames, face.text, one.frames) == (50, "hello you", 1)
     assert streams.read_video(face.video).std() > 10
     sheet = cv2.imdecode(np.fromfile(tmp_path / "sheet.png", np.uint8), 0)
-    assert sheet.shape == (192, 960)
+    assert sheet.shape == (2 * (96 + 16), 960)  # each clip's name and frames
     (journal,) = (tmp_path / "out/prepared").iterdir()
     record = json.loads(journal.read_text().splitlines()[0])
-    assert list(record) == ["id", "subset", "rows", "quality", "error"]
+    assert list(record) == ["id", "subset", "rows", "quality", "left_out", "error"]
 
 
 def write_drawn_faces(source):

@@ -2,21 +2,26 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from omni_avsr import OmniAVSRConfig
 from omni_avsr.cli.app import app
+from omni_avsr.data import manifest
 from omni_avsr.decode import decode as decoding
 from omni_avsr.decode.decode import load_decoder
 from omni_avsr.errors import InputError
-from omni_avsr.files import read_rows
+from omni_avsr.files import as_lines, read_rows
 from omni_avsr.measure.evaluate import decode_file
 from omni_avsr.run import finish_run, start_run
-from omni_avsr.settings import DecodeSettings
-from omni_avsr.tasks import CLEAN, Condition, Route, Task
+from omni_avsr.settings import DecodeSettings, EvaluateSettings
+from omni_avsr.tasks import CLEAN, SAMPLES_PER_VIDEO_FRAME, Condition, Route, Task
 from tests.support.corpus import write_split
 from tests.support.interruptions import Killed
 
@@ -147,6 +152,152 @@ def test_files_without_readable_clips_are_refused(settings, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(InputError, match=r"none of the 7 clips of .* could be read"):
         decode_file(settings)
+
+
+def odd_labels(tmp_path, **changes):
+    """A label file of the clips in our own format, with changes to each row but the first."""
+    file = tmp_path / "odd.jsonl"
+    manifest.write(manifest.read(tmp_path / "labels/test.csv"), file)
+    first, *others = read_rows(file)
+    file.write_text(as_lines([first, *({**row, **changes} for row in others[:1])]))
+    return file
+
+
+def run(settings, *arguments):
+    """What the command prints."""
+    given = [
+        *("--checkpoint", settings.checkpoint),
+        *("--data", str(settings.data)),
+        *("--max-new-tokens", "4"),
+        *("--task", "asr"),
+    ]
+    return CliRunner().invoke(app, ["decode", *given, *arguments])
+
+
+@pytest.mark.parametrize("name", ["[/dim]", "a[bold]b", ":smile:", "[/]", "back\\"])
+def test_ids_are_shown_as_they_are(settings, tmp_path, name):
+    result = run(replace(settings, data=odd_labels(tmp_path, id=name, text="x")))
+    assert result.exit_code == 0, result.output
+    assert f"\n{name}\n" in result.stdout
+
+
+def test_folders_with_markup_in_their_names_are_shown_as_they_are(
+    settings, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # shows the bar as in a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    model, noise = Path("[/b]"), Path("sounds[/i]")
+    shutil.copytree(checkpoint, model)
+    noise.mkdir(parents=True)
+    shutil.copy("corpus/test/000.wav", noise / "noise.wav")
+    chosen = replace(settings, checkpoint=str(model))
+    result = run(chosen, "--snr", "0", "--noise", str(noise))
+    assert result.exit_code == 0, result.output
+    assert "[/b]" in result.stdout
+    assert "sounds[/i]" in result.stderr
+
+
+def test_clips_without_a_text_are_not_scored(settings, tmp_path):
+    result = run(replace(settings, data=odd_labels(tmp_path, text="")))
+    assert ", 1 clips, 1 more without a text, " in result.stdout
+
+
+def test_a_file_without_texts_is_transcribed_and_not_scored(settings, tmp_path):
+    lines = settings.data.read_text().splitlines()
+    settings.data.write_text("".join(line.rsplit(",", 1)[0] + ",\n" for line in lines))
+    (tmp_path / "corpus/test/003.wav").unlink()
+    (tmp_path / "corpus/test/003.mp4").unlink()
+    out = tmp_path / "hypotheses.jsonl"
+    result = run(settings, "--out", str(out))
+    assert "6 clips were transcribed; as none has a text, nothing can be scored" in result.stdout
+    assert result.exit_code == 1  # for the clip that could not be read
+    assert len(read_rows(out)) == 6
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("omni_avsr.measure.evaluate.load_decoder", None)
+    labels = settings.data.read_text()
+    for out, message in (
+        (tmp_path, "is a folder: name a file"),
+        (settings.data, "is the label file"),
+        (settings.data.parent / "../labels/test.csv", "is the label file"),
+        (settings.data / "below.jsonl", "test.csv is a file, a folder is needed"),
+    ):
+        with pytest.raises(InputError, match=message):
+            decode_file(replace(settings, out=out))
+    assert settings.data.read_text() == labels
+
+
+def test_transcripts_that_were_cut_are_counted(settings, tmp_path):
+    out = tmp_path / "hypotheses.jsonl"
+    (short,) = decode_file(replace(settings, max_new_tokens=1, out=out)).results
+    assert short.cut == CLIPS
+    assert all(row["cut"] for row in read_rows(out))
+    assert "7 transcripts cut at their limit" in run(settings, "--max-new-tokens", "1").stdout
+
+
+def test_transcripts_without_a_limit_do_not_depend_on_the_batches(settings):
+    unlimited = replace(settings, max_new_tokens=None)
+    assert texts(decode_file(unlimited)) == texts(decode_file(replace(unlimited, max_frames=20)))
+
+
+def test_a_clip_that_is_too_long_for_the_audio_encoder_is_left_out_and_named(
+    settings, monkeypatch, caplog
+):
+    lengths = sorted(clip.frames for clip in manifest.read(settings.data))
+    longest = lengths[-2] * SAMPLES_PER_VIDEO_FRAME
+    monkeypatch.setattr(OmniAVSRConfig, "longest_sound", longest)
+    (result,) = decode_file(replace(settings, task=Task.ASR)).results
+    left_out = sum(frames > lengths[-2] for frames in lengths)
+    assert (result.clips, result.unreadable) == (CLIPS - left_out, left_out) == (6, 1)
+    assert "the audio encoder takes" in caplog.text
+    (lips,) = decode_file(replace(settings, task=Task.VSR)).results
+    assert lips.clips == CLIPS
+
+
+def test_damaged_weights_are_told_from_silence(settings, checkpoint, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoint, damaged)
+    weights = load_file(damaged / "model.safetensors")
+    for name, weight in weights.items():
+        if name.startswith("markers."):
+            weight.fill_(float("nan"))
+    save_file(weights, damaged / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="damaged computes NaN or infinity"):
+        decode_file(replace(settings, checkpoint=str(damaged)))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "mps:7", "gpu"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device, monkeypatch):
+    monkeypatch.setattr(decoding, "OmniAVSR", None)
+    with pytest.raises(InputError, match=rf"no device '{device}' here; available: auto, cpu"):
+        load_decoder("tiny", device)
+
+
+def test_a_tower_that_has_moved_can_be_named(settings, checkpoint, tower_folders, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["towers"]["video"]["name"] = "/gone/video"
+    (folder / "config.json").write_text(json.dumps(config))
+    moved = replace(settings, checkpoint=str(folder))
+    with pytest.raises(InputError, match="--tower video=FOLDER"):
+        decode_file(moved)
+    tower = f"video={tower_folders['video']}"
+    assert texts(decode_file(replace(moved, tower=tower))) == texts(decode_file(settings))
+    shown = CliRunner().invoke(app, ["info", str(folder), "--tower", tower])
+    assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize("tower", ["video", "mouth=x", "video=", "=x"])
+def test_a_wrong_tower_is_refused(tower):
+    with pytest.raises(InputError, match="is not KIND=FOLDER, where KIND is audio, video, llm"):
+        DecodeSettings(tower=f"llm=x,{tower}")
+    with pytest.raises(InputError, match="is not KIND=FOLDER"):
+        EvaluateSettings(tower=tower)
 
 
 def test_a_file_of_the_callers_corpus_is_decoded_if_no_label_file_is_given(settings):

@@ -3,19 +3,20 @@
 What a file has decides the task, and an error ends its own file only.
 """
 
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from omni_avsr import transcribe
+from omni_avsr import Transcriber, transcribe
 from omni_avsr.cli.app import app
-from omni_avsr.decode.contents import look
+from omni_avsr.decode.contents import Lips, look
 from omni_avsr.decode.decode import load_decoder
-from omni_avsr.decode.transcribe import Segment, Transcript, expand
-from omni_avsr.decode.transcripts import clock, subtitles
+from omni_avsr.decode.inputs import expand
 from omni_avsr.decode.windows import MARGIN, moments, silence, windows
 from omni_avsr.errors import InputError
 from omni_avsr.media import faces, streams
@@ -164,7 +165,7 @@ def test_the_noise_of_a_room_is_silence():
 
 def test_speech_without_a_face_is_reported_if_the_model_needs_one(files, model, monkeypatch):
     mouths = [np.zeros((96, 96), np.uint8)] * 15 + [None] * 15
-    monkeypatch.setattr("omni_avsr.decode.contents._mouths", lambda *_: lambda: iter(mouths))
+    monkeypatch.setattr("omni_avsr.decode.contents._mouths", lambda *_: Lips(lambda: iter(mouths)))
     decoder = load_decoder(model, "cpu")
     decoder.model.config.tasks = (Task.AVSR,)
     monkeypatch.setattr("omni_avsr.decode.transcribe.load_decoder", lambda *_: decoder)
@@ -177,16 +178,16 @@ def test_speech_without_a_face_is_reported_if_the_model_needs_one(files, model, 
 def talk(tmp_path, monkeypatch):
     """A raw video with sound, whose face a fake detector loses after 1 s, for 2 s."""
     frames = np.random.default_rng(2).integers(0, 255, (100, 120, 160, 3), np.uint8)
+    frames[25:75] = 0
     sound = (speech(4, seed=4).ravel() * 32767).astype(np.int16)
     streams.write_video(tmp_path / "talk.mp4", frames)
     streams.write_audio(tmp_path / "talk.wav", sound)
     face = Face(np.array([40.0, 20, 80, 80]), np.array([[60.0, 40], [100, 40], [80, 60], [80, 80]]))
 
-    def detector(*_):
-        shown = iter(range(100))
-        return lambda frame: [] if 25 <= next(shown) < 75 else [face]
+    def detect(frame):
+        return [face] if frame.mean() > 50 else []
 
-    monkeypatch.setattr(faces, "yunet", detector)
+    monkeypatch.setattr(faces, "yunet", lambda *_: detect)
     return tmp_path / "talk.mp4"
 
 
@@ -196,9 +197,9 @@ def test_where_the_face_of_a_raw_video_is_lost_it_is_only_heard(talk, model):
     assert times == [(0, 1, Task.AVSR), (1, 3, Task.ASR), (3, 4, Task.AVSR)]
 
 
-def test_a_face_that_is_not_there_leaves_the_voice(talk, model):
-    (segment,) = transcribe(talk, checkpoint=model, face=2, max_new_tokens=4).segments
-    assert segment.task is Task.ASR
+def test_a_face_that_is_not_there_is_refused(talk, model):
+    with pytest.raises(InputError, match=r"talk\.mp4 has no face 2: faces found: 1"):
+        transcribe(talk, checkpoint=model, face=2, max_new_tokens=4)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,6 @@ def test_a_face_that_is_not_there_leaves_the_voice(talk, model):
     [
         ("lips.mp4", "asr", "lips.mp4 lacks a voice for asr"),
         ("sound.wav", "vsr", "sound.wav lacks a face for vsr"),
-        ("muted.mp4", "avsr", "muted.mp4 lacks a voice for avsr"),
     ],
 )
 def test_a_task_whose_input_a_file_lacks_is_refused(files, model, name, task, message):
@@ -274,7 +274,7 @@ def test_files_of_one_name_keep_their_own_subtitles(files, model, tmp_path):
     refused = CliRunner().invoke(
         app, ["transcribe", str(files / "sound.wav"), str(video), *arguments]
     )
-    assert "several files would become the same .srt" in str(refused.exception)
+    assert "sound.mp4 would become the same sound.srt" in str(refused.exception)
 
 
 def test_a_mistake_leaves_an_older_file_as_it_is(files, tmp_path):
@@ -287,29 +287,12 @@ def test_a_mistake_leaves_an_older_file_as_it_is(files, tmp_path):
         assert out.read_text() == "old\n"
 
 
-def test_subtitles_are_as_players_want_them(tmp_path):
-    segments = [
-        Segment(0.4, 2.0, "hello there", Task.ASR, 0.9),
-        Segment(2.0, 2.5, "", Task.ASR, 0.9),
-        Segment(3723.5, 3725.0, "bye", Task.ASR, 0.9),
-    ]
-    transcript = Transcript(tmp_path / "x.mp4", segments)
-    assert subtitles(transcript, "srt") == (
-        "1\n00:00:00,400 --> 00:00:02,000\nhello there\n\n2\n01:02:03,500 --> 01:02:05,000\nbye\n"
-    )
-    assert subtitles(transcript, "vtt").startswith(
-        "WEBVTT\n\n1\n00:00:00.400 --> 00:00:02.000\nhello there\n"
-    )
-    assert clock(59.9996, ",") == "00:01:00,000"
-    assert transcript.text == "hello there bye"
-
-
 @pytest.mark.parametrize(
-    ("format", "start"), [("text", ""), ("json", "[\n"), ("trn", ""), ("vtt", "WEBVTT\n")]
+    ("format", "start"), [("txt", ""), ("json", "[\n"), ("trn", ""), ("vtt", "WEBVTT\n")]
 )
 def test_every_format_is_written(files, model, tmp_path, format, start):
-    out = tmp_path / "out/x.txt"
-    options = ["--checkpoint", model, "--max-new-tokens", "4", "--format", format]
+    out = tmp_path / "out" / f"x.{format}"
+    options = ["--checkpoint", model, "--max-new-tokens", "4"]
     arguments = ["transcribe", str(files / "sound.wav"), *options, "--out", str(out)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert out.read_text().startswith(start)
@@ -338,3 +321,174 @@ def test_several_errors_of_a_list_stay_in_their_transcripts(files, model):
 def test_margins_are_as_long_as_they_should_be():
     (window,) = cut(speech(-2, 1, -2))
     assert window.frames == 25 + 2 * MARGIN
+
+
+def test_what_is_named_twice_is_transcribed_once(files):
+    assert expand([files / "both.mp4", files, files / "." / "both.mp4"])[:2] == [
+        files / "both.mp4",
+        files / "lips.mp4",
+    ]
+
+
+@pytest.fixture
+def raw(talk, monkeypatch):
+    """A raw video with sound on a machine without a face detector; counts the downloads."""
+    talk.with_suffix(".wav").rename(talk.with_name("voice.wav"))
+    sound = (speech(4, seed=4).ravel() * 32767).astype(np.int16)
+    frames = np.zeros((100, 120, 160, 3), np.uint8)
+    for name in ("talk.mp4", "again.mp4"):
+        streams.write_video(talk.with_name(name), frames, sound)
+    streams.write_video(talk.with_name("mute.mp4"), frames)
+    downloads = []
+
+    def download(file):
+        downloads.append(file)
+        return "the download failed"
+
+    monkeypatch.setattr(faces, "yunet", lambda model, download: faces.find_model(model, download))
+    monkeypatch.setattr(faces, "_download", download)
+    monkeypatch.setenv("OMNI_AVSR_CACHE", str(talk.parent / "cache"))
+    monkeypatch.delenv("OMNI_AVSR_FACE_DETECTOR", raising=False)
+    return talk, downloads
+
+
+def test_without_a_detector_a_raw_video_is_only_heard_and_the_download_is_tried_once(raw, model):
+    talk, downloads = raw
+    found = transcribe([talk, talk.with_name("again.mp4")], checkpoint=model, max_new_tokens=4)
+    for transcript in found:
+        assert {segment.task for segment in transcript.segments} == {Task.ASR}
+        assert transcript.error is None
+        (note,) = transcript.notes
+        assert "only heard" in note
+        assert "omni-avsr doctor --fetch" in note
+    assert len(downloads) == 1
+
+
+@pytest.mark.parametrize(("name", "task"), [("talk.mp4", "avsr"), ("mute.mp4", "auto")])
+def test_without_a_detector_what_cannot_be_heard_is_refused(raw, model, name, task):
+    talk, _ = raw
+    with pytest.raises(InputError, match=f"{name}: no face detector is installed"):
+        transcribe(talk.with_name(name), checkpoint=model, task=task)
+
+
+def test_a_transcriber_takes_paths_waveforms_bytes_and_open_files(files, model, capfd):
+    transcriber = Transcriber(checkpoint=model, max_new_tokens=4)
+    path = files / "sound.wav"
+    expected = transcriber(path)
+    assert [segment.task for segment in expected.segments] == [Task.ASR]
+    samples = (streams.read_audio(path) * 32768).astype(np.int16)
+    floats = torch.from_numpy(samples) / 32768
+    with path.open("rb") as opened:
+        sources = [samples, floats, path.read_bytes(), opened]
+        found = transcriber(sources, sampling_rate=16_000)
+    assert [str(transcript.file) for transcript in found] == [
+        *("waveform", "waveform", "bytes", "sound.wav")
+    ]
+    assert [transcript.text for transcript in found] == [expected.text] * 4
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_waveform_at_another_rate_lasts_as_long(files, model):
+    samples = streams.read_audio(files / "sound.wav")
+    (segment,) = transcribe(samples, sampling_rate=8000, checkpoint=model).segments
+    assert segment.end == pytest.approx(2.4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("source", "rate", "message"),
+    [
+        (np.zeros(100, np.float32), None, "a waveform needs sampling_rate"),
+        (np.zeros((2, 100)), 16_000, r"the shape \(samples,\), not \(2, 100\)"),
+        (np.full(100, 3000.0), 16_000, "values up to 3000"),
+        (np.full(100, np.nan), 16_000, "values up to nan"),
+        (np.zeros(100, np.int32), 16_000, "not torch.int32"),
+        (b"no media", None, "^bytes cannot be read"),
+        (io.StringIO("text"), None, "open it with 'rb'"),
+        (3, None, "a int cannot be transcribed"),
+        ("https://example.org/a.mp4", None, "https://example.org/a.mp4 is a URL: download it"),
+    ],
+)
+def test_a_source_that_cannot_be_transcribed_is_refused(model, source, rate, message):
+    with pytest.raises(InputError, match=message):
+        transcribe(source, sampling_rate=rate, checkpoint=model)
+
+
+def test_silence_has_empty_subtitles(files, model):
+    streams.write_audio(files / "silence.wav", np.zeros(16_000, np.int16))
+    out = files / "silence.srt"
+    command = ["transcribe", str(files / "silence.wav"), "--checkpoint", model, "--out", str(out)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert out.read_text() == ""
+
+
+def test_a_cut_segment_is_marked(files, model):
+    assert transcribe(files / "sound.wav", checkpoint=model, max_new_tokens=1).segments[0].is_cut
+
+
+def batches_until(calls, monkeypatch):
+    """Ends the work when so many batches are decoded; returns how many windows each had."""
+    decoded = []
+    decode = Transcriber._decode_task
+
+    def counted(self, task, batch):
+        if len(decoded) == calls:
+            raise KeyboardInterrupt
+        decoded.append(len(batch))
+        return decode(self, task, batch)
+
+    monkeypatch.setattr(Transcriber, "_decode_task", counted)
+    return decoded
+
+
+@pytest.fixture
+def long(tmp_path):
+    """A sound of four utterances."""
+    sound = speech(1, -2, 1, -2, 1, -2, 1, seed=6)
+    folder = tmp_path / "long"
+    folder.mkdir()
+    streams.write_audio(folder / "long.wav", (sound.ravel() * 32767).astype(np.int16))
+    return folder / "long.wav"
+
+
+@pytest.mark.parametrize("format", ["txt", "srt", "vtt", "json", "jsonl", "trn"])
+def test_an_interrupted_file_keeps_what_is_there_and_is_resumed(long, model, format, monkeypatch):
+    options = ["--checkpoint", model, "--max-new-tokens", "4", "--max-frames", "70"]
+    command = ["transcribe", str(long), *options, "--out"]
+    whole, out = long.with_name(f"whole.{format}"), long.with_name(f"out.{format}")
+    assert CliRunner().invoke(app, [*command, str(whole)]).exit_code == 0
+    with monkeypatch.context() as patch:
+        batches_until(1, patch)
+        assert CliRunner().invoke(app, [*command, str(out)]).exit_code == 130
+    assert out.read_text()
+    assert out.read_text() != whole.read_text()
+    if "json" in format:
+        assert "interrupted" in out.read_text()
+    with monkeypatch.context() as patch:
+        decoded = batches_until(9, patch)
+        assert CliRunner().invoke(app, [*command, str(out)]).exit_code == 0
+    assert sum(decoded) == 2
+    assert out.read_text() == whole.read_text()
+    assert sorted(path.name for path in long.parent.iterdir()) == [
+        "long.wav",
+        out.name,
+        whole.name,
+    ]
+
+
+def test_a_folder_is_resumed_and_a_changed_file_is_transcribed_again(files, model, monkeypatch):
+    out = files.parent / "texts"
+    names = ["both.mp4", "lips.mp4", "muted.mp4", "sound.wav"]
+    paths = [str(files / name) for name in names]
+    command = ["transcribe", *paths, "--checkpoint", model, "--max-new-tokens", "4"]
+    command += ["--max-frames", "30", "--format", "srt,json", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        batches_until(3, patch)
+        assert CliRunner().invoke(app, command).exit_code == 130
+    (files / "lips.mp4").write_bytes((files / "muted.mp4").read_bytes())
+    with monkeypatch.context() as patch:
+        decoded = batches_until(9, patch)
+        assert CliRunner().invoke(app, command).exit_code == 0
+    assert len(decoded) == 2
+    written = sorted(path.name for path in out.iterdir())
+    expected = [f"{name.split('.')[0]}.{format}" for name in names for format in ("json", "srt")]
+    assert written == expected

@@ -248,6 +248,42 @@ def test_a_comparison_tells_a_real_difference_from_chance(tmp_path):
         compare(tmp_path / "first", tmp_path)
 
 
+def test_a_comparison_leaves_out_clips_without_a_text(tmp_path):
+    for name, errors in (("first", 6), ("second", 0)):
+        write_scores(tmp_path / name, [0, 3])
+        row = {**Route(Task.ASR, 4).as_row(), **CLEAN.as_row(), "id": "no text"}
+        with (tmp_path / name / "hypotheses.jsonl").open("a") as file:
+            file.write(as_lines([{**row, "errors": errors, "words": 0}]))
+    (same,) = compare(tmp_path / "first", tmp_path / "second")
+    assert (same.clips, same.first, same.second) == (2, 0.25, 0.25)
+
+
+def test_a_file_without_texts_is_refused_before_anything_is_decoded(settings, monkeypatch):
+    monkeypatch.setattr(decoding, "_decode_batch", None)
+    labels = settings.data.with_name("textless.csv")
+    lines = settings.data.read_text().splitlines()
+    labels.write_text("".join(line.rsplit(",", 1)[0] + ",?!\n" for line in lines))
+    with pytest.raises(InputError, match=r"no readable clip of .*textless\.csv has a text"):
+        evaluate(replace(settings, data=labels, normaliser="13a"))
+    assert not settings.out.exists()
+
+
+def test_an_output_that_is_a_file_is_refused_before_anything_is_loaded(settings, monkeypatch):
+    monkeypatch.setattr("omni_avsr.measure.evaluate.load_decoder", None)
+    settings.out.write_text("a file")
+    for out in (settings.out, settings.out / "below"):
+        with pytest.raises(InputError, match=r"evaluation is a file, a folder is needed"):
+            evaluate(replace(settings, out=out))
+    assert settings.out.read_text() == "a file"
+
+
+def test_lips_alone_are_not_measured_in_noise_alone(settings):
+    with pytest.raises(InputError, match="add clean to --snr"):
+        EvaluateSettings(tasks=(Task.VSR,), snr=("0",))
+    twice = replace(settings, snr=("0", "clean", "0.0"), noise=("babble", "babble"))
+    assert twice.conditions == [CLEAN, Condition(0.0, "babble")]
+
+
 def test_an_average_is_the_mean_of_the_last_checkpoints(run, tmp_path):
     chosen = average(run, 2, tmp_path / "mean")
     assert [path.stem for path in chosen] == ["step=3", "step=4"]
@@ -296,7 +332,8 @@ def test_info_shows_that_fewer_tokens_cost_less(facts):
 
 
 def test_info_prints_a_table_or_json(run, facts, monkeypatch):
-    monkeypatch.setattr("omni_avsr.measure.cost.inspect", {str(run): facts}.__getitem__)
+    known = {str(run): facts}
+    monkeypatch.setattr("omni_avsr.measure.cost.inspect", lambda name, towers: known[name])
     assert facts.trained["max_steps"] == 4
     assert "AVSR (4,2)" in CliRunner().invoke(app, ["info", str(run)]).output
     printed = json.loads(CliRunner().invoke(app, ["info", str(run), "--json"]).output)

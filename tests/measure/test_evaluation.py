@@ -46,7 +46,7 @@ BABBLE = Condition(0, "babble")
 COLUMNS = (
     "task audio_rate video_rate snr noise wer wer_low wer_high cer words substitutions deletions "
     "insertions clips audio_seconds decode_seconds beams normaliser seed checkpoint manifest "
-    "unreadable llm_tokens_per_second_of_speech"
+    "unreadable without_text cut llm_tokens_per_second_of_speech"
 )
 
 
@@ -119,6 +119,37 @@ def test_texts_are_kept_as_they_came_and_scored_normalised():
     assert clip.errors.errors == 0
 
 
+@pytest.mark.parametrize("normaliser", ["lower", "13a", "whisper"])
+def test_clips_without_words_to_score_are_counted_and_left_out(normaliser):
+    empty = {"lower": " ", "13a": "... ?", "whisper": "[laughs]"}[normaliser]
+    clips = [
+        hypothesis("what is not there", reference=empty, normaliser=normaliser, is_cut=True),
+        hypothesis("set read", normaliser=normaliser),
+    ]
+    measured = result_of(clips, **FACTS)
+    assert (measured.clips, measured.without_text, measured.cut) == (1, 1, 1)
+    assert (measured.words, measured.wer, measured.wer_high) == (2, 0.5, 0.5)
+    assert worst(clips) == clips[1:]
+
+
+def test_results_of_an_older_version_can_be_read(tmp_path):
+    write_results(tmp_path, [result()])
+    content = json.loads((tmp_path / "results.json").read_text())
+    for name in ("unreadable", "without_text", "cut"):
+        del content["rows"][0][name]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert read_results(tmp_path) == [result()]
+
+
+def test_the_report_counts_clips_without_a_text_and_transcripts_that_were_cut(tmp_path):
+    measured = replace(result(), without_text=41, unreadable=42, cut=43)
+    html = report(tmp_path, [measured], [])
+    assert "<dt>without text</dt><dd>41</dd>" in html
+    assert "<dt>unreadable</dt><dd>42</dd>" in html
+    assert "<td>43</td>" in html
+    assert "<th>cut</th>" in html
+
+
 def test_a_result_of_two_routes_or_of_none_is_refused():
     with pytest.raises(InputError, match=r"ASR \(4\) clean; VSR \(2\) clean"):
         result_of([hypothesis(), hypothesis(route=VSR)], **FACTS)
@@ -187,7 +218,9 @@ def test_hypotheses_are_json_lines(tmp_path):
     ]
     write_hypotheses(tmp_path / "h.jsonl", clips)
     first, second = map(json.loads, (tmp_path / "h.jsonl").read_text().splitlines())
-    columns = "id reference hypothesis task audio_rate video_rate snr noise confidence errors words"
+    columns = (
+        "id reference hypothesis task audio_rate video_rate snr noise confidence cut errors words"
+    )
     assert list(first) == list(second) == columns.split()
     assert (first["reference"], first["hypothesis"]) == ("SET Red", "set réd\n")
     assert (first["errors"], first["words"], first["confidence"]) == (1, 2, 0.5)

@@ -128,6 +128,11 @@ def test_the_command_prints_them():
     assert "omni-avsr scale --llm tiny-s,tiny-m --out runs/scale --only tiny-m" in result.output
 
 
+def test_a_study_does_not_start_from_a_checkpoint():
+    with pytest.raises(InputError, match="new weights for each LLM: leave out --from"):
+        scaling.sizes(TrainSettings(llm="tiny-s,tiny-m", from_="tiny"))
+
+
 def test_one_size_makes_no_study():
     with pytest.raises(InputError, match="names 1 LLM"):
         scaling.sizes(TrainSettings(llm="tiny-s"))

@@ -78,3 +78,16 @@ def test_a_face_that_is_lost_for_some_frames_is_interpolated():
     assert distances_from_centre(crops).max() < 4
     assert found.detected.sum() == 67
     assert found.quality["detected"] == pytest.approx(67 / 75, abs=1e-3)
+
+
+def test_a_contact_sheet_names_each_clip_above_its_frames():
+    clips = [np.full((frames, 96, 96), grey, np.uint8) for frames, grey in ((1, 50), (30, 90))]
+    names = ["a/größe", "a folder/" * 40 + "b"]
+    sheet = mouth.contact_sheet(clips, names)
+    assert sheet.shape == (2 * (16 + 96), 960)
+    for top, clip in ((0, clips[0]), (112, clips[1])):
+        assert (sheet[top + 16 : top + 112] == clip[0, 0, 0]).all()
+        name = sheet[top : top + 16]
+        assert name.max() > 200
+        assert name[:, -3:].max() == 0  # a long name ends within the picture
+    assert np.count_nonzero(sheet[112:128]) > 5 * np.count_nonzero(sheet[:16])

@@ -9,14 +9,9 @@ import pytest
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
 from omni_avsr.toy import draw_mouth, lip_track, make_face
+from tests.support.recordings import BRIGHTNESS, add_frames, tenths
 
-MILLISECOND = Fraction(1, 1000)
-BRIGHTNESS = 8  # grey levels per tenth of a second
 TONE = 440  # Hz
-
-
-def tenths(time):
-    return int(time * 10 + 1e-6)
 
 
 def write_frames(path, times, size=(48, 64)):
@@ -24,20 +19,6 @@ def write_frames(path, times, size=(48, 64)):
     with av.open(str(path), "w") as container:
         add_frames(container, times, size)
     return path
-
-
-def add_frames(container, times, size=(48, 64)):
-    stream = container.add_stream("mpeg4", rate=1000)
-    stream.height, stream.width = size
-    stream.pix_fmt = "yuv420p"
-    stream.time_base = stream.codec_context.time_base = MILLISECOND
-    for time in times:
-        image = np.full(size, BRIGHTNESS * tenths(time), np.uint8)
-        frame = av.VideoFrame.from_ndarray(image, format="gray")
-        frame.pts = round(time * 1000)
-        frame.time_base = MILLISECOND
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
 
 
 def write_tone(path, rate=16_000, layout="mono"):
@@ -160,6 +141,14 @@ def test_a_probe_returns_what_the_header_says(tmp_path):
     assert streams.count_frames(tmp_path / "missing.mp4") == 0
 
 
+def test_frames_are_counted_where_the_header_announces_no_length(tmp_path):
+    file = tmp_path / "live.mkv"
+    with av.open(str(file), "w", options={"live": "1"}) as container:
+        add_frames(container, np.arange(0, 2, 0.04))
+    assert streams.probe(file).seconds == 0
+    assert streams.count_frames(file) == pytest.approx(50, abs=1)
+
+
 def test_sound_is_cut_into_frames_whatever_its_blocks():
     sound = np.arange(3000, dtype=np.float32)
     frames = list(streams.frames_of_sound([sound[:100], sound[100:2000], sound[2000:]]))
@@ -280,3 +269,29 @@ def move_header_to_front(source, target):
             if packet.dts is not None:
                 packet.stream = copies[packet.stream]
                 new.mux(packet)
+
+
+def write_tracks(path, loudnesses):
+    """Writes a second of noise per audio track, as loud as its number says."""
+    rng = np.random.default_rng(6)
+    with av.open(str(path), "w") as container:
+        outputs = [
+            container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in loudnesses
+        ]
+        for stream, loudness in zip(outputs, loudnesses, strict=True):
+            samples = (loudness * rng.uniform(-1, 1, (1, 16_000))).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            container.mux(stream.encode(frame))
+    return path
+
+
+def test_of_several_audio_tracks_the_first_that_is_not_silent_is_read(tmp_path):
+    file = write_tracks(tmp_path / "x.mkv", [0, 3000, 9000])
+    for read in (streams.read_audio, lambda *args: np.concatenate([*streams.audio_blocks(*args)])):
+        peaks = [round(np.abs(read(file, track)).max() * 32768, -3) for track in (None, 1, 2, 3)]
+        assert peaks == [3000, 0, 3000, 9000]
+        with pytest.raises(InputError, match=r"x\.mkv has 3 audio tracks, there is no track 4"):
+            read(file, 4)
+    silent = write_tracks(tmp_path / "silent.mkv", [0, 0])
+    assert not streams.read_audio(silent).any()

@@ -59,7 +59,7 @@ def test_a_wide_search_finds_the_best_of_all_sequences(llm):
         for words in itertools.product(WORDS, repeat=length):
             sequences.append([*words, EOS])
     best = max(sequences, key=lambda ids: score(llm, embeds, ids))
-    ids, _ = beam_search(llm, embeds, mask, 4, 3, EOS, PAD)
+    ids = beam_search(llm, embeds, mask, 4, 3, EOS, PAD).ids
     assert ids[0].tolist() == best
 
 
@@ -71,32 +71,55 @@ def test_one_beam_is_greedy_decoding(llm):
         answer = llm.get_input_embeddings()(torch.tensor([expected], dtype=torch.long))
         logits = llm(inputs_embeds=torch.cat([embeds, answer], 1)).logits
         expected.append(logits[0, -1].argmax().item())
-    ids, _ = beam_search(llm, embeds, mask, 1, 10, EOS, PAD)
+    ids = beam_search(llm, embeds, mask, 1, 10, EOS, PAD).ids
     assert ids[0].tolist() == expected
+
+
+def found_alone(llm, row, valid, beams, limit, pad=PAD):
+    """What is found after one prefix (L, D) by itself, without its padding."""
+    clip = row[valid][None]
+    no_padding = torch.ones(1, clip.shape[1]).long()
+    return beam_search(llm, clip, no_padding, beams, limit, EOS, pad)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_clip_is_decoded_alike_in_a_batch_and_by_itself(llm, beams):
     embeds, mask = prefixes(llm, 40, 4, 17, 9)
-    together, _ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    together = beam_search(llm, embeds, mask, beams, 12, EOS, PAD).ids
     lengths = set()
     for row, valid, ids in zip(embeds, mask.bool(), together, strict=True):
-        clip = row[valid][None]
-        no_padding = torch.ones(1, clip.shape[1]).long()
-        by_itself, _ = beam_search(llm, clip, no_padding, beams, 12, EOS, PAD)
+        by_itself = found_alone(llm, row, valid, beams, 12).ids
         assert_ids(ids, by_itself[0].tolist())
         lengths.add(by_itself.shape[1])
     assert len(lengths) > 1  # some clips end earlier than others
+
+
+@pytest.mark.parametrize("pad", [PAD, EOS])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("limits", [(2, 12, 5, 1), (12, 1, 1, 30), (1, 1, 1, 1)])
+def test_each_clip_has_its_own_limit_whatever_it_is_batched_with(llm, limits, beams, pad):
+    embeds, mask = prefixes(llm, 40, 4, 17, 9)
+    found = beam_search(llm, embeds, mask, beams, limits, EOS, pad)
+    for place, limit in enumerate(limits):
+        alone = found_alone(llm, embeds[place], mask[place].bool(), beams, limit, pad)
+        ids = alone.ids[0]
+        assert torch.equal(found.ids[place, : len(ids)], ids)
+        assert (found.ids[place, len(ids) :] == pad).all()
+        torch.testing.assert_close(found.scores[place], alone.scores[0])
+        has_ended = EOS in ids.tolist()
+        assert found.is_cut[place] == alone.is_cut[0] == (not has_ended)
+        assert has_ended or len(ids) == limit
+    assert found.is_cut.any()
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_hypotheses_that_share_a_row_get_what_a_row_for_each_gives(llm, monkeypatch, beams):
     embeds, mask = prefixes(llm, 40, 4, 17, 9)
     assert SharedSteps.supports(llm)
-    ids, scores = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    ids, scores, _ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
     monkeypatch.setattr(SharedSteps, "supports", lambda _: False)
     monkeypatch.setattr(SharedSteps, "advance", None)
-    other_ids, other_scores = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    other_ids, other_scores, _ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
     assert torch.equal(ids, other_ids)
     torch.testing.assert_close(scores, other_scores)
 
@@ -130,7 +153,7 @@ def test_llms_with_other_layers_or_positions_score_what_one_pass_gives_them(conf
     spread(model)
     assert not SharedSteps.supports(model)
     embeds, mask = prefixes(model, 11)
-    found, scores = beam_search(model, embeds, mask, 3, 8, EOS, PAD)
+    found, scores, _ = beam_search(model, embeds, mask, 3, 8, EOS, PAD)
     ids = found[0].tolist()
     if EOS in ids:
         ids = ids[: ids.index(EOS) + 1]

@@ -4,7 +4,7 @@ import pytest
 
 from omni_avsr import OmniAVSRConfig
 from omni_avsr.errors import InputError
-from omni_avsr.tasks import Route, Task
+from omni_avsr.tasks import SAMPLE_RATE, Route, Task, audio_frames
 from tests.support.towers import avhubert_config, llm_config, whisper_config
 
 
@@ -124,3 +124,11 @@ def test_rates_of_a_modality_that_no_task_needs_are_not_checked():
     assert config(**heard, video_rates=[2, 5]).routes() == [Route(Task.ASR, 4)]
     with pytest.raises(InputError, match="one projector cannot serve stacked windows"):
         config(**{**heard, "audio_rates": [4, 16]})
+
+
+def test_the_longest_sound_is_that_of_the_audio_encoder():
+    assert config().longest_sound == 30 * SAMPLE_RATE
+    assert config(tasks=["vsr"]).longest_sound is None
+    rounded_down = config(exact_audio_length=False).longest_sound
+    assert audio_frames(rounded_down, exact=False) == 1500
+    assert audio_frames(rounded_down + 1, exact=False) == 1501

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from omni_avsr import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.errors import InputError
 from omni_avsr.model import Features, loss
-from omni_avsr.tasks import MODALITIES, Route, Task
+from omni_avsr.tasks import MODALITIES, VIDEO_FPS, Route, Task, longest_transcript
 from tests.support.towers import (
     SMALL,
     TEXTS,
@@ -87,6 +87,30 @@ def test_a_clip_is_decoded_alike_in_a_batch_and_by_itself(default, task, beams):
 
 
 @pytest.mark.parametrize("task", Task)
+def test_the_limit_of_a_transcript_grows_with_its_clip_and_not_with_its_batch(
+    default, task, monkeypatch
+):
+    model, processor = default
+    monkeypatch.setattr(model.config, "eos_token_id", -1)  # no transcript ends by itself
+    lengths = (50, 6)
+    batch = processor(**clips(*lengths), task=task)
+    found = model.generate_with_scores(batch)
+    assert found.is_cut.all()
+    for place, frames in enumerate(lengths):
+        limit = longest_transcript(frames / VIDEO_FPS)
+        assert limit == 32 + int(32 * frames / 25)
+        alone = model.generate(processor(**one_clip(clips(*lengths), place), task=task))
+        assert alone.shape == (1, limit)
+        assert torch.equal(found.ids[place, :limit], alone[0])
+        assert (found.ids[place, limit:] == model.config.pad_token_id).all()
+    shorter = model.generate(batch, max_new_tokens=[5, 3])
+    assert shorter.shape == (2, 5)
+    assert torch.equal(shorter[1, :3], found.ids[1, :3])
+    with pytest.raises(InputError, match="3 limits in max_new_tokens for 2 clips"):
+        model.generate(batch, max_new_tokens=[1, 2, 3])
+
+
+@pytest.mark.parametrize("task", Task)
 def test_only_the_modalities_of_a_task_change_its_loss(default, task):
     model, processor = default
     original = model(processor(**clips(20), text=TEXTS[:1], task=task)).loss
@@ -128,7 +152,7 @@ def test_a_batch_without_labels_gives_the_logits_of_its_last_position(default):
 def test_the_score_of_a_transcript_is_the_loss_of_its_tokens(default):
     model, processor = default
     decoding = processor(**clips(20), task="avsr")
-    ids, scores = model.generate_with_scores(decoding, num_beams=2, max_new_tokens=6)
+    ids, scores, _ = model.generate_with_scores(decoding, num_beams=2, max_new_tokens=6)
     prefix = decoding.input_ids
     scored = replace(
         decoding,
@@ -225,6 +249,26 @@ def test_compiled_layers_give_the_same_loss(make):
     model.compile_layers(backend="eager")
     torch.testing.assert_close(model(batch).loss, expected)
     torch._dynamo.reset()
+
+
+def test_layers_are_compiled_for_every_route_however_many_there_are(make):
+    rates = {"audio_rates": [2, 4, 16], "video_rates": [2]}
+    model, processor = make(method="llama-mtsk-ss", video_lora_rank=0, **rates)
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=2, accumulated_recompile_limit=2):
+        model.compile_layers(backend=backend)
+        with torch.no_grad():
+            features = model.encode(processor.media(**clips(20, 12)))
+        for route in model.config.routes():
+            model(processor.batch(features, route, TEXTS[:2])).loss.backward()
+    torch._dynamo.reset()
+    assert len(compiled) == 3
 
 
 @pytest.mark.parametrize("task", Task)
@@ -338,7 +382,9 @@ def test_a_batch_for_training_cannot_be_decoded(default):
         model.generate(batch)
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 0}, {"max_new_tokens": 0}])
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 0}, {"max_new_tokens": 0}, {"max_new_tokens": [0]}]
+)
 def test_decoding_needs_at_least_one_beam_and_one_token(default, options):
     model, processor = default
     with pytest.raises(InputError, match=r"num_beams .* and max_new_tokens .* must be 1 or more"):

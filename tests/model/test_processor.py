@@ -207,3 +207,15 @@ def test_a_clip_without_text_learns_only_its_end(processor):
     learned = batch.labels[batch.labels != -100]
     assert learned.tolist() == [processor.config.eos_token_id]
     assert batch.input_ids.dtype == torch.long
+
+
+@pytest.mark.parametrize("task", Task)
+@pytest.mark.parametrize("samples", [1, 2, 641])
+def test_a_clip_may_be_as_short_as_a_sample_and_a_frame(make, task, samples):
+    model, processor = make()
+    video = [torch.zeros(1, 96, 96, dtype=torch.uint8)]
+    sounds = [torch.ones(samples), torch.ones(samples, 1)]
+    for sound in sounds:
+        batch = processor([sound], video, ["a word"], task=task)
+        assert model(batch).loss.isfinite()
+        assert len(model.generate(processor([sound], video, task=task))) == 1

@@ -150,6 +150,13 @@ def test_claims_are_judged_resumed_and_written(claims, tmp_path):
     assert page.read_text() == first
 
 
+@pytest.mark.parametrize("options", [("--seeds", "1,a"), ("--claims", "9"), ("--claims", "")])
+def test_numbers_that_are_none_are_refused(claims, tmp_path, options):
+    result = run(claims, "--out", str(tmp_path / "runs"), *options)
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "runs").exists()
+
+
 def test_claims_that_are_not_judged_stay_on_the_page(claims, tmp_path):
     page = tmp_path / "claims.md"
     page.write_text("head\n\n## 1. First\n\nkept\n\n## 2. Second\n\nreplaced\n")
@@ -173,14 +180,17 @@ def scores(*errors, words=10):
 @pytest.mark.parametrize(
     ("judge", "first", "second", "verdict"),
     [
-        (better, (2, 2), (1, 1), "1 hold"),
-        (better, (2, 2), (2, 2), "1 do not hold"),
+        (better, (2, 2, 2), (1, 1, 1), "1 hold"),
+        (better, (2, 2, 2), (2, 2, 2), "1 do not hold"),
         (better, (2, 2, 2), (1, 1, 6), "1 undecided"),  # seeds differ
-        (no_worse, (2, 2), (2, 2), "1 hold"),
-        (no_worse, (2, 2), (0, 0), "1 hold"),
-        (no_worse, (2, 2), (4, 4), "1 do not hold"),
-        (alike, (2, 2), (0, 0), "1 do not hold"),
-        (alike, (2, 2), (2, 2), "1 hold"),
+        (better, (2, 2), (1, 1), "1 undecided (too few seeds)"),
+        (better, (2,), (1,), "1 undecided (too few seeds)"),
+        (no_worse, (2, 2, 2), (2, 2, 2), "1 hold"),
+        (no_worse, (2, 2, 2), (0, 0, 0), "1 hold"),
+        (no_worse, (2, 2, 2), (4, 4, 4), "1 do not hold"),
+        (no_worse, (2, 2), (4, 4), "1 undecided (too few seeds)"),
+        (alike, (2, 2, 2), (0, 0, 0), "1 do not hold"),
+        (alike, (2, 2, 2), (2, 2, 2), "1 hold"),
     ],
 )
 def test_a_verdict_is_by_the_interval(judge, first, second, verdict):

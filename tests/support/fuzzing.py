@@ -34,7 +34,7 @@ WORDS = st.sampled_from(
 FIELD = WORDS | st.text(max_size=12)
 FIELDS = st.lists(FIELD, min_size=1, max_size=7)
 ROW = st.dictionaries(
-    st.sampled_from(["id", "audio", "video", "frames", "text", "x"]), FIELD | st.integers()
+    st.sampled_from(["id", "audio", "video", "frames", "text", "track", "x"]), FIELD | st.integers()
 )
 LINE = st.one_of(
     FIELDS.map(",".join),

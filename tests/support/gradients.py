@@ -68,6 +68,7 @@ def _check_shards(model: OmniAVSR) -> None:
 def _gradients(training: Training, clips_of_process: list[int]) -> dict[str, Tensor]:
     """The gradients of a step with these clips; zeros for weights that have none."""
     training.model.zero_grad()
+    training.tokens = []  # no optimizer step has ended the one before
     training.training_step(_batch(training, clips_of_process), 0).backward()
     found = {}
     for name, weight in training.model.named_parameters():

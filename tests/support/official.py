@@ -6,6 +6,13 @@ from torch import Tensor
 
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
 
+AS_PUBLISHED = {
+    "task_tokens": {},
+    "keep_tail": False,
+    "mask_padding": False,
+    "exact_audio_length": False,
+    "audio_context": "padded",
+}
 TASK_NAMES = {"asr": "audio", "vsr": "video", "avsr": "audiovisual"}
 # (a pattern of our names, the published name), in this order
 VIDEO = (

@@ -34,15 +34,20 @@ class Outcome:
 
 def outcome(run: Path) -> Outcome:
     """What training has left in a run's folder."""
-    weights = load_file(run / "model" / "model.safetensors")
-    for file in (run / "model" / "adapters").glob("*/*.safetensors"):
-        for name, weight in load_file(file).items():
-            weights[f"{file.parent.name}.{name}"] = weight
     metrics = read_metrics(run)
     for row in metrics:
         for name in OF_TIME:
             row.pop(name, None)
-    return Outcome(weights, metrics)
+    return Outcome(weights_of_model(run), metrics)
+
+
+def weights_of_model(run: Path) -> dict[str, Tensor]:
+    """What is trained in the model of a run."""
+    weights = load_file(run / "model" / "model.safetensors")
+    for file in (run / "model" / "adapters").glob("*/*.safetensors"):
+        for name, weight in load_file(file).items():
+            weights[f"{file.parent.name}.{name}"] = weight
+    return weights
 
 
 def read_metrics(run: Path) -> list[dict[str, str]]:

@@ -23,9 +23,10 @@ SMALL = {
 }
 
 
-def whisper_config() -> WhisperConfig:
+def whisper_config(**changes) -> WhisperConfig:
     """A Whisper of two layers for 20 mel bands."""
     return WhisperConfig(
+        **changes,
         d_model=24,
         encoder_layers=2,
         encoder_attention_heads=2,

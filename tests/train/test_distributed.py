@@ -42,14 +42,14 @@ def test_two_processes_have_the_gradients_of_one(tokenizer_file, strategy):
 
 
 def test_validation_counts_each_clip_once(settings, tmp_path):
-    """With fewer batches than processes. The weights do not change, as nothing is learned."""
-    still = replace(settings, lr=0.0, max_steps=1, cache_copies=0, max_frames=60)
+    """With fewer batches than processes. The weights hardly change, as the steps are tiny."""
+    still = replace(settings, lr=1e-12, max_steps=1, cache_copies=0, max_frames=60)
     one = replace(still, out=tmp_path / "one", devices="1")
     two = replace(still, out=tmp_path / "two", devices="2", strategy="ddp")
     fit(one)
     assert Group(2, fit, two).wait() == [0, 0]
     expected = measured(one)
-    assert len(expected) == 17
+    assert len(expected) == 18
     assert measured(two) == pytest.approx(expected, rel=1e-5)
 
 

@@ -18,6 +18,7 @@ from omni_avsr.train import fit as fitting
 from omni_avsr.train import resume
 from omni_avsr.train.fit import fit
 from omni_avsr.train.step import Training
+from tests.support.corpus import write_split
 from tests.support.interruptions import Killed, kill, killed_after
 from tests.support.processes import Group
 from tests.support.runs import (
@@ -27,6 +28,7 @@ from tests.support.runs import (
     fit_until_sigkill,
     noisy_step,
     outcome,
+    weights_of_model,
 )
 
 
@@ -163,8 +165,31 @@ def test_a_sigterm_writes_a_checkpoint_and_ends_the_run(longer, tmp_path, monkey
             fit(run)
     assert signal.getsignal(signal.SIGTERM) == before
     written = [path.name for path in resume.checkpoints(run.out / "checkpoints")]
-    assert written == [f"resume-{saved}.ckpt"]
+    assert written[0] == f"resume-{saved}.ckpt"
     fit(run)
+    assert_same(longer.out, run.out)
+
+
+def test_a_last_validation_that_fails_leaves_the_model_and_is_repeated(
+    longer, tmp_path, monkeypatch, caplog
+):
+    run = replace(longer, out=tmp_path / "run")
+
+    def fail(*_):
+        raise InputError("a validation clip is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "validation_step", fail)
+        with pytest.raises(InputError, match="a validation clip is broken"):
+            fit(run)
+    assert f"{run.out / 'model'} is the model of the last step" in caplog.text
+    assert_same_weights(weights_of_model(run.out), weights_of_model(longer.out))
+    assert "trained" not in read_record(run)
+    steps = []
+    at_step(monkeypatch, 11, lambda: steps.append(11))
+    at_step(monkeypatch, 12, lambda: steps.append(12))
+    fit(run)
+    assert steps == [12]
     assert_same(longer.out, run.out)
 
 
@@ -215,6 +240,26 @@ def test_a_run_is_resumed_only_with_the_settings_that_it_was_started_with(settin
         fit(settings)
 
 
+def test_a_run_is_resumed_only_with_the_clips_that_it_was_started_with(settings, tmp_path):
+    labels = write_split(tmp_path / "clips", "train", 12, seed=7)
+    text = labels.read_text()
+    changed = replace(settings, data=labels, max_steps=4, save_every=1)
+    kill_at_step(changed, 2)
+    labels.write_text(text.replace("set white", "set black", 1))
+    message = rf"run was started with other clips than {labels}, .* restore them to resume it, or"
+    with pytest.raises(InputError, match=message):
+        fit(changed)
+    labels.write_text(text)
+    kill_at_step(changed, 3)
+    assert len(read_record(changed)["resumed"]) == 1
+    labels.write_text(text.replace("set white", "set black", 1))
+    record = read_record(changed)
+    del record["clips"]  # as an older version has written it
+    (changed.out / "run.json").write_text(json.dumps(record))
+    fit(changed)
+    assert read_record(changed)["trained"]
+
+
 def test_a_run_that_an_older_version_has_started_is_resumed(run, whole, tmp_path):
     """It wrote lists as text, had fewer options, and one that there is no longer."""
     kill_at_step(run, 5)
@@ -246,6 +291,16 @@ def test_another_run_can_start_from_a_checkpoint(settings, tmp_path):
     fit(other)
     fit(longer)
     assert_same_weights(outcome(longer.out).weights, outcome(other.out).weights)
+
+
+def test_a_run_that_starts_from_another_is_resumed(settings, whole, tmp_path):
+    run = replace(settings, from_=str(whole), max_steps=5, save_every=1)
+    kill_at_step(run, 2)
+    fit(run)
+    fit(replace(run, out=tmp_path / "whole"))
+    assert_same(tmp_path / "whole", run.out)
+    with pytest.raises(InputError, match=r"was trained with from .*, not None: choose"):
+        fit(replace(run, from_=None))
 
 
 def test_a_second_run_in_the_same_folder_is_refused(settings):

@@ -1,25 +1,33 @@
 """Every method trains; what it writes can be loaded and decoded; each mistake is one sentence."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from omni_avsr import OmniAVSR, OmniAVSRConfig
+from omni_avsr.data.default import no_corpus
+from omni_avsr.data.loading import buckets
 from omni_avsr.data.seed import generator
 from omni_avsr.errors import InputError
 from omni_avsr.measure.evaluate import decode_file
 from omni_avsr.methods import METHODS
 from omni_avsr.model import adapters
+from omni_avsr.model.towers import SHIPPED, build
+from omni_avsr.run import no_progress, read_run
 from omni_avsr.settings import DecodeSettings
 from omni_avsr.tasks import Route, Task
 from omni_avsr.train.batches import Batches
+from omni_avsr.train.clips import clips_of_run
 from omni_avsr.train.fit import fit
 from omni_avsr.train.step import Training, routes_of_step
 from tests.support.corpus import write_split
 from tests.support.runs import assert_same_weights, read_metrics
+from tests.support.towers import whisper_config
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,7 +88,7 @@ def test_the_feature_cache_tells_apart_what_runs_encode(settings, tmp_path):
     fit(replace(keep, out=tmp_path / "hearing", **hearing))
     fit(replace(keep, out=tmp_path / "both"))
     fit(replace(keep, out=tmp_path / "padded", audio_context="padded", **hearing))
-    assert len(list((tmp_path / "features").iterdir())) == 3
+    assert len(list((tmp_path / "features").glob("*.features"))) == 3
 
 
 def test_the_model_of_a_run_is_its_best_and_not_its_last(settings, monkeypatch):
@@ -181,6 +189,8 @@ def test_the_lora_of_the_video_encoder_is_trained(settings):
         ),
         ({"video_lora_rank": 4}, "cached features and a trained video encoder exclude each other"),
         ({"valid": None}, "give both data and valid"),
+        ({"valid": "0%"}, "valid 0% is no share: more than 0% and less than 100% is one"),
+        ({"valid": "100%"}, "valid 100% is no share"),
         ({"max_frames": 5}, "all 12 clips are longer than the 5 frames of a batch"),
         ({"data": "/nowhere.csv"}, "label file /nowhere.csv does not exist"),
         ({"data": None, "valid": None}, "no label file for train, valid, test is given"),
@@ -205,10 +215,135 @@ def test_a_run_without_label_files_trains_on_the_corpus_of_its_caller(settings, 
 
 
 def test_validation_clips_are_neither_test_nor_training_clips(settings, files):
-    with pytest.raises(InputError, match="validates on clips of the test file"):
+    with pytest.raises(InputError, match=r"validates on 6 clips \(valid/000, .* of the test file"):
         fit(replace(settings, test=files["valid"]))
-    with pytest.raises(InputError, match=r"train\.csv holds the training clips"):
+    with pytest.raises(InputError, match=r"validates on 12 clips \(.*train\.csv trains on: take"):
         fit(replace(settings, valid=settings.data))
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_training_clip_among_the_validation_clips_is_found_behind_a_link(
+    settings, tmp_path, link
+):
+    labels = write_split(tmp_path, "valid", 2, 8)
+    video = tmp_path / "corpus" / "valid" / "001.mp4"
+    training_clip = clips_of_run(settings, no_progress, no_corpus).train[3]
+    video.unlink()
+    link(video, training_clip.video)
+    with pytest.raises(InputError, match=r"valid\.csv validates on 1 clip \(valid/001\) that"):
+        fit(replace(settings, valid=labels))
+
+
+@pytest.mark.parametrize("split", ["data", "valid"])
+def test_clips_without_text_are_refused_before_anything_else(settings, tmp_path, split):
+    labels = write_split(tmp_path, "own", 6, 8)
+    lines = labels.read_text().splitlines()
+    for index in (0, 1, 2, 5):
+        lines[index] = lines[index].rpartition(",")[0] + ", "
+    labels.write_text("\n".join(lines))
+    message = r"own\.csv has no text for 4 clips \(own/000, own/001, own/002, \.\.\.\): training"
+    with pytest.raises(InputError, match=message):
+        fit(replace(settings, **{split: labels}, llm="no/such/llm"))
+
+
+def test_a_share_of_the_training_clips_is_validated_on_and_not_trained_on(settings):
+    shared = replace(settings, valid="25%")
+    every = clips_of_run(settings, no_progress, no_corpus).train
+    clips = clips_of_run(shared, no_progress, no_corpus)
+    assert 0 < len(clips.valid) < len(clips.train)
+    assert sorted(clip.id for clip in clips.train + clips.valid) == [clip.id for clip in every]
+    other_seed = clips_of_run(replace(shared, seed=5), no_progress, no_corpus)
+    assert other_seed == clips
+    fit(shared)
+    with pytest.raises(InputError, match=r"of 12 clips, --valid 0\.001% leaves 12 to train and 0"):
+        fit(replace(shared, valid="0.001%", out=settings.out / "other"))
+
+
+def test_clips_that_the_audio_encoder_cannot_take_are_left_out(settings, tmp_path, caplog):
+    """In both splits: those that the label file says are too long, and those that are."""
+    encoder = build("audio", whisper_config(max_source_positions=30), torch.float32)
+    encoder.save_pretrained(tmp_path / "short")
+    files = {}
+    for split in ("train", "valid"):
+        files[split] = write_split(tmp_path, split, 12, 3)
+        lines = [line.split(",") for line in files[split].read_text().splitlines()]
+        long = [fields for fields in lines if int(fields[2]) > 15]
+        long[0][2] = "10"
+        files[split].write_text("\n".join(map(",".join, lines)))
+    fit(
+        replace(
+            settings,
+            data=files["train"],
+            valid=files["valid"],
+            audio_encoder=str(tmp_path / "short"),
+            valid_clips=12,
+            max_unreadable=0.5,
+        )
+    )
+    for split in ("train", "valid"):
+        assert re.search(rf"{split}/\d+ has 0\.\d\d s of sound .*encoder takes 0\.6 s", caplog.text)
+        assert re.search(rf"{split}/\d+ has 1\d frames, at most 15 fit", caplog.text)
+
+
+def gradients_of_step(settings, monkeypatch):
+    """The gradients of a run of one step."""
+    clip = Training.configure_gradient_clipping
+    found = []
+
+    def keep(self, optimizer, *given, **options):
+        clip(self, optimizer, *given, **options)
+        for name, weight in self.model.named_parameters():
+            if weight.grad is not None:
+                found.append((name, weight.grad.clone()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "configure_gradient_clipping", keep)
+        fit(settings)
+    return dict(found)
+
+
+def test_accumulated_batches_have_the_gradients_of_one_batch(settings, tmp_path, monkeypatch):
+    step = replace(
+        settings,
+        max_steps=1,
+        noise_probability=0.0,
+        audio_rates=(4,),
+        video_rates=(2,),
+        clip=0.0,
+        cache_copies=0,
+    )
+    clips = clips_of_run(step, no_progress, no_corpus).train
+    lengths = [clip.frames for clip in clips]
+    batches = buckets(lengths, 70, generator(step.seed, "batches", 0))
+    assert len(batches) > 2
+    parts = replace(step, max_frames=70, accumulate=len(batches), out=tmp_path / "parts")
+    found = gradients_of_step(parts, monkeypatch)
+    expected = gradients_of_step(replace(step, max_frames=1000), monkeypatch)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_a_run_starts_from_the_weights_of_another(settings, tmp_path):
+    source = replace(settings, method="llama-mtsk-mss", out=tmp_path / "source", lr=1e-2)
+    weights = OmniAVSR.from_pretrained(fit(source)).state_dict()
+    tuning = replace(settings, from_=str(source.out), max_steps=1, lr=1e-12)
+    tuned = OmniAVSR.from_pretrained(fit(tuning))
+    assert tuned.config.method == "llama-mtsk-mss"
+    torch.testing.assert_close(tuned.state_dict(), weights)
+    record = read_run(settings.out)
+    assert record.settings["from_"] == str(source.out)
+    assert len(read_metrics(settings.out)) == 1
+    refused = replace(tuning, lora_rank=8, audio_rates=(4,), out=tmp_path / "refused")
+    message = (
+        r"--from .*source has audio_rates 4,16, not 4; lora_rank 4, not 8: leave these options out"
+    )
+    with pytest.raises(InputError, match=message):
+        fit(refused)
+    with pytest.raises(InputError, match=r"llm tower .* is not the one of this checkpoint"):
+        fit(replace(tuning, llm=str(SHIPPED / "tiny-s"), out=tmp_path / "refused"))
+    with pytest.raises(InputError, match=r"there is no folder /nowhere/run"):
+        fit(replace(tuning, from_="/nowhere/run", out=tmp_path / "refused"))
 
 
 def test_a_folder_that_holds_another_run_is_left_alone(settings):

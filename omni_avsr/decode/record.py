@@ -1,0 +1,62 @@
+"""Which segments of which files are transcribed already, so that the rest can be resumed."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from omni_avsr.decode.transcripts import Segment, Transcript
+from omni_avsr.decode.windows import Window
+from omni_avsr.files import Journal
+from omni_avsr.tasks import Row, Task
+
+
+class Record:
+    """The transcripts in a journal. Those of a file that has changed since are not found."""
+
+    def __init__(self, journal: Journal):
+        self.journal = journal
+        self.segments: dict[str, dict[tuple[float, float, str], Segment]] = {}
+        self.complete: dict[str, list[str]] = {}  # the notes of each complete file
+        self.pending: list[Row] = []  # rows that are to be written together
+        for row in journal.rows:
+            if "notes" in row:
+                self.complete[row["file"]] = row["notes"]
+            else:
+                segment = Segment(**{**row["segment"], "task": Task(row["segment"]["task"])})
+                place = (segment.start, segment.end, segment.task)
+                self.segments.setdefault(row["file"], {})[place] = segment
+
+    def known(self, file: Path) -> Transcript | None:
+        """The transcript of a file, if it is complete."""
+        key = _key(file)
+        if key not in self.complete:
+            return None
+        segments = self.segments.get(key, {}).values()
+        return Transcript(file, list(segments), notes=self.complete[key])
+
+    def segment(self, file: Path, window: Window) -> Segment | None:
+        """What is said in a window of a file, if it is known."""
+        place = (window.start, window.end, window.task)
+        return self.segments.get(_key(file), {}).get(place)
+
+    def add(self, file: Path, segment: Segment) -> None:
+        """Keeps a segment for the next `flush`."""
+        self.pending.append({"file": _key(file), "segment": asdict(segment)})
+
+    def end(self, transcript: Transcript) -> None:
+        """Keeps for the next `flush` that a transcript is complete."""
+        key = _key(transcript.file)
+        if not transcript.error and key not in self.complete:
+            self.pending.append({"file": key, "notes": transcript.notes})
+
+    def flush(self) -> None:
+        """Writes what was kept to the disk."""
+        self.journal.add(self.pending)
+        self.pending = []
+
+
+def _key(file: Path) -> str:
+    """What names a file in its present state; empty for one that is not there."""
+    if not file.exists():
+        return ""
+    found = file.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {file.absolute()}"
