@@ -31,8 +31,8 @@ FRAME_RATES = {"audio": AUDIO_FPS, "video": VIDEO_FPS}  # encoder frames per sec
 NORMALISERS = ("lower", "13a", "whisper")  # how texts can be scored
 PUBLISHED_MINIMUM_AUDIO_FRAMES = 25  # half a second
 # Enough for fast speech that a tokenizer spells in bytes: 18 a second at most in the toy corpus
-TRANSCRIPT_TOKENS = 32  # of any transcript, and as many more
-TRANSCRIPT_TOKENS_PER_SECOND = 32
+TRANSCRIPT_TOKENS = 16  # of any transcript, and for each second as many more
+TRANSCRIPT_TOKENS_PER_SECOND = 20
 
 
 class Task(StrEnum):

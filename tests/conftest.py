@@ -105,6 +105,7 @@ def small_settings(files, tower_folders):
         max_steps=2,
         warmup_steps=1,
         valid_clips=2,
+        max_new_tokens=8,
         logger="csv",
     )
 

@@ -13,7 +13,9 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "omni_avsr"
 PUBLIC_NAMES = 12  # at most, in a module
-CORE_LINES = 5_000  # of code, fewer than
+CORE_LINES = 5_200  # of code, fewer than
+# What the core imports but is not counted with it: media, and the options of satellites
+NOT_COUNTED = ("media", "settings/data.py", "settings/toy.py", "settings/transcribe.py")
 LAYOUT = {
     tokenize.NL,
     tokenize.NEWLINE,
@@ -104,9 +106,11 @@ def test_every_module_belongs_either_to_the_core_or_to_the_satellites(core_contr
     assert modules - set(core) - set(satellites) == set()
 
 
-def test_the_core_without_the_media_is_small(core_contract):
-    files = files_of([name for name in core_contract["source_modules"] if ".media." not in name])
-    lines = sum(code_lines(file.read_text()) for file in files)
+def test_the_core_is_small(core_contract):
+    lines = 0
+    for file in files_of(core_contract["source_modules"]):
+        if not str(file.relative_to(PACKAGE)).startswith(NOT_COUNTED):
+            lines += code_lines(file.read_text())
     assert 1_000 < lines < CORE_LINES
 
 

@@ -79,7 +79,7 @@ class CheckpointOptions(Settings):
     beams: int = option(1, "Width of the beam search; 1 is greedy.", bounds=COUNT)
     max_new_tokens: int | None = option(
         None,
-        "Longest transcript of a clip, in tokens.  [default: 32, and 32 per second]",
+        "Longest transcript of a clip, in tokens.  [default: 16, and 20 per second]",
         bounds=COUNT,
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")

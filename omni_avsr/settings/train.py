@@ -174,7 +174,7 @@ class RunOptions(Settings):
     valid_clips: int = option(48, "Validation clips used.", bounds=COUNT)
     max_new_tokens: int | None = option(
         None,
-        "Longest transcript in a validation, in tokens.  [default: 32, and 32 per second]",
+        "Longest transcript in a validation, in tokens.  [default: 16, and 20 per second]",
         bounds=COUNT,
     )
     save_every: int = option(

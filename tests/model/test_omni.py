@@ -98,7 +98,7 @@ def test_the_limit_of_a_transcript_grows_with_its_clip_and_not_with_its_batch(
     assert found.is_cut.all()
     for place, frames in enumerate(lengths):
         limit = longest_transcript(frames / VIDEO_FPS)
-        assert limit == 32 + int(32 * frames / 25)
+        assert limit == 16 + int(20 * frames / 25)
         alone = model.generate(processor(**one_clip(clips(*lengths), place), task=task))
         assert alone.shape == (1, limit)
         assert torch.equal(found.ids[place, :limit], alone[0])
