@@ -80,9 +80,12 @@ def read_run(run: Path) -> RunRecord | None:
     file = run / "run.json"
     if not file.is_file():
         return None
-    known = json.loads(file.read_text(encoding="utf-8"))
     names = RunRecord.__dataclass_fields__
-    return RunRecord(**{name: value for name, value in known.items() if name in names})
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return RunRecord(**{name: value for name, value in known.items() if name in names})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is not the record of a run: {error}") from None
 
 
 def is_trained(run: Path) -> bool:

@@ -1,10 +1,11 @@
-"""Which process of a run is the first, and which GPU is a process's own."""
+"""Which process of a run is the first, which GPU is a process's own, and a run's record."""
 
 import os
 
 import pytest
 
-from omni_avsr.run import is_first_process, local_rank
+from omni_avsr.errors import InputError
+from omni_avsr.run import is_first_process, local_rank, read_run
 
 TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0"}
 SRUN = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -38,3 +39,10 @@ def test_the_rank_of_a_process_is_told_as_its_launcher_tells_it(
         monkeypatch.setenv(name, value)
     assert is_first_process() is first
     assert local_rank() == local
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
+def test_a_damaged_record_of_a_run_is_refused(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json is not the record of a run: "):
+        read_run(tmp_path)

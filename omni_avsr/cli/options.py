@@ -77,10 +77,7 @@ def read_config(file: Path, settings: type[Settings]) -> Row:
 
 def _read(file: Path) -> Row:
     if file.name == "run.json":
-        try:
-            record = read_run(file.parent)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is not the record of a run: {error}") from None
+        record = read_run(file.parent)
         assert record is not None, f"{file} was there a moment ago"
         return record.settings
     try:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -65,13 +65,18 @@ class Bars:
                 MofNCompleteColumn(),
                 console=console,
                 disable=not console.is_terminal,
-                redirect_stdout=sys.stdout.isatty(),  # what is piped is not for the terminal
+                redirect_stdout=_is_terminal(sys.stdout),  # what is piped is not for it
             )
             Bars.shown.add_task(escape(what))
             Bars.shown.start()
         Bars.shown.update(Bars.shown.task_ids[0], completed=done, total=total)
         if done >= total:
             stop_bars()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether what is written there is shown; a stream that the caller has closed is None."""
+    return stream is not None and stream.isatty()
 
 
 def stop_bars() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from omni_avsr.convert.weights import Weights, listed
@@ -23,7 +24,9 @@ class Renamed(NamedTuple):
 
 
 def refuse_overwrite(out: Path) -> None:
-    """Raises InputError unless the folder is new or empty."""
+    """Raises InputError unless the folder is new or empty, and not the current one."""
+    if out.resolve() == Path.cwd():
+        raise InputError(f"{out} is the current folder, which would be replaced: give another one")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty folder: give another one")
 
@@ -42,6 +45,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rmdir()  # it is empty
         part.rename(out)
+    except SafetensorError as error:
+        raise InputError(f"{out} cannot be written: {error}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -26,6 +26,8 @@ from omni_avsr.media import streams
 
 SAMPLE = 100  # lines that are read to detect the layout of a file
 NAME_TOKENS = "give the list of pieces and ids with --tokens"
+JSON_OBJECT = re.compile(r"\s*\{\s*([\"'}]|$)")  # its start; a folder named {x} is none
+QUOTED = re.compile(r'"([^"]|"")*"')  # as programs write a text that has commas or quotes
 NO_MEDIA = "an object with the path of an 'audio' or a 'video' expected"
 
 
@@ -90,6 +92,8 @@ class LlamaAvsr(Csv):
 
     def clip(self, line: Line) -> Clip:
         dataset, path, frames, _, text = _fields(line, ",", 5)
+        if QUOTED.fullmatch(text):
+            text = text[1:-1].replace('""', '"')
         return self.clip_of(self.video(dataset, path), path, frames, text)
 
 
@@ -149,8 +153,8 @@ class JsonLines(Format):
 
     def clip(self, line: Line) -> Clip:
         row = _json_object(line.text)
-        audio = _path_in(row, "audio") or _path_in(row, "video")
-        video = _path_in(row, "video") or _path_in(row, "audio")
+        audio = _string(row, "audio") or _string(row, "video")
+        video = _string(row, "video") or _string(row, "audio")
         if audio is None or video is None:
             raise InputError(NO_MEDIA)
         video_file = self.base / video
@@ -161,7 +165,7 @@ class JsonLines(Format):
             audio=self.base / audio,
             video=video_file,
             frames=_frames(str(frames)),
-            text=lower_capitals(str(row.get("text") or "")),
+            text=lower_capitals(_string(row, "text") or ""),
             track=_track(row),
         )
 
@@ -179,7 +183,7 @@ FORMATS: dict[str, type[Format]] = {
 def detect_format(lines: Sequence[str]) -> str:
     """The format that most of these lines look like."""
     sample = lines[:SAMPLE]
-    if not sample or sample[0].startswith("{"):
+    if not sample or JSON_OBJECT.match(sample[0]):
         return "jsonl"
     tabs = sample[1].count("\t") if len(sample) > 1 else 0
     if "\t" not in sample[0] and tabs >= 4:
@@ -329,12 +333,12 @@ def _json_object(text: str) -> dict[str, object]:
     return row
 
 
-def _path_in(row: dict[str, object], name: str) -> str | None:
-    """The path in a field of an object; None if it is empty or missing."""
-    path = row.get(name)
-    if not isinstance(path, str | None):
-        raise InputError(f"{name!r} must be a path, not {path!r}")
-    return path or None
+def _string(row: dict[str, object], name: str) -> str | None:
+    """The string in a field of an object; None if it is empty or missing."""
+    value = row.get(name)
+    if not isinstance(value, str | None):
+        raise InputError(f"{name!r} must be a string, not {value!r}")
+    return value or None
 
 
 def _track(row: dict[str, object]) -> int | None:

@@ -41,16 +41,27 @@ def mix_at_snr(
 
     The piece starts at a random place; where the noise is silent, another place is drawn.
     """
-    for _ in range(PLACES):
-        start = rng.integers(len(noise))
-        piece = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
-        noise_power = np.mean(np.square(piece, dtype=np.float64))
-        if noise_power > SILENCE:
-            break
-    speech_power = np.mean(np.square(speech, dtype=np.float64))
-    ratio = speech_power / max(noise_power, SILENCE)
+    piece = _audible_piece(noise, len(speech), rng)
+    ratio = _power(speech) / max(_power(piece), SILENCE)
     gain = np.sqrt(ratio / 10 ** (snr / 10))
     return (speech + gain * piece).astype(np.float32)
+
+
+def _audible_piece(noise: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """A piece that is not silent; it begins where the noise is loudest if no place is found."""
+    for _ in range(PLACES):
+        piece = _piece(noise, int(rng.integers(len(noise))), length)
+        if _power(piece) > SILENCE:
+            return piece
+    return _piece(noise, int(np.abs(noise).argmax()), length)
+
+
+def _piece(noise: np.ndarray, start: int, length: int) -> np.ndarray:
+    return np.take(noise, np.arange(start, start + length), mode="wrap")
+
+
+def _power(samples: np.ndarray) -> float:
+    return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
 def babble_track(speech: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -129,7 +140,22 @@ def make_noise(condition: Condition, clips: Sequence[Clip], seed: int) -> Noise 
     if not Path(kind).is_dir():
         raise InputError(f"unknown noise {kind!r}; available: babble, white, or a folder of sounds")
     files = media_files(Path(kind))
-    sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
+    named = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
+    sounds = [path for path in named if _is_audible(path)]
     if not sounds:
         raise InputError(f"{kind} holds no sounds to mix in")
     return Noise(condition, sounds)
+
+
+def _is_audible(sound: Path) -> bool:
+    """Whether a sound can be mixed in; one that is silent, or cannot be read, is named in the log.
+
+    All of them are read, so that none of them ends an evaluation halfway.
+    """
+    try:
+        if _power(streams.read_audio(sound)) > SILENCE:
+            return True
+        log.warning("not used as noise: %s is silent", sound)
+    except InputError as error:
+        log.warning("not used as noise: %s", error)
+    return False

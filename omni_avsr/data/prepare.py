@@ -4,6 +4,7 @@ A clip's files are written completely or not at all, and a line in OUT/prepared/
 once all of its clips are written, so an interrupted run resumes after the last recorded video.
 """
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -14,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache, partial
 from glob import escape
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,7 @@ FRAMES_OFF = 2  # frames that landmarks and video may differ in length
 LARGEST_SAMPLE = 32_767  # the int16 value that 1.0 is written as
 UNDIVIDED = ("all", "train")  # the label files that --split divides
 PNG = b"\x89PNG"  # how a picture begins
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # faults of the disk, whatever is written
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Record:
     quality: dict[str, float] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)  # why some of its pieces are no clips
     error: str | None = None
+    size: int | None = None  # of the video in bytes; None in journals of earlier versions
+    options: dict[str, object] = field(default_factory=dict)  # that its clips depend on
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,7 @@ def _make_missing_clips(
     for record in read_journal(journal):
         if record.error is None and _is_complete(record, output):
             finished[record.id] = record
+    _compare_with_finished(items, finished, settings, journal)
     records = [finished[item.id] for item in items if item.id in finished]
     missing = [item for item in items if item.id not in finished]
     work = partial(_make_clips, output=output, settings=settings)
@@ -200,6 +205,41 @@ def _make_missing_clips(
             records.append(record)
             progress("Preparing", len(records), len(items))
     return records
+
+
+def _compare_with_finished(
+    items: Iterable[Item], finished: Mapping[str, Record], settings: PrepareSettings, journal: Path
+) -> None:
+    """Refuses clips of other videos of the same names, and warns of those of other options."""
+    asked = _options(settings)
+    kept = 0
+    for item in items:
+        record = finished.get(item.id)
+        if record is None or record.size is None:
+            continue
+        if item.video.is_file() and item.video.stat().st_size != record.size:
+            raise InputError(
+                f"the finished clips of {item.id} are of another video than {item.video}: give "
+                f"another --out or --name, or delete {journal} to make all clips again"
+            )
+        kept += record.options != asked
+    if kept:
+        log.warning(
+            "the clips of %d videos are kept, although they were made with another --face, "
+            "--audio-track, --audio or --landmarks: delete %s to make all clips again",
+            kept,
+            journal,
+        )
+
+
+def _options(settings: PrepareSettings) -> dict[str, object]:
+    """The options that clips depend on; of folders, which may move, only whether they are given."""
+    return {
+        "face": settings.face,
+        "audio_track": settings.audio_track,
+        "audio": settings.audio is not None,
+        "landmarks": settings.landmarks is not None,
+    }
 
 
 def _is_complete(record: Record, output: _Output) -> bool:
@@ -229,32 +269,33 @@ def _write_label_files(output: _Output, settings: PrepareSettings) -> None:
     """
     written: dict[str, set[str]] | None = None
     while True:
-        records = _all_records(output)
-        rows = _rows_of_subsets(records, settings)
+        journals = [read_journal(journal) for journal in output.journals()]
+        rows = _rows_of_subsets(journals, settings)
         if rows == written:
             break
         for subset, lines in rows.items():
             text = "".join(f"{line}\n" for line in sorted(lines))
             write_text(output.label_file(subset), text)
-        _remove_other_label_files(output, rows, records)
+        _remove_other_label_files(output, rows, journals)
         written = rows
     missing = [part for part in PARTS[: len(settings.shares)] if part not in rows]
     if rows and missing:
         log.warning("too few folders or videos for a label file of %s", " and ".join(missing))
 
 
-def _all_records(output: _Output) -> list[Record]:
-    """What the journals of all shards hold, several records of some videos included."""
-    records: list[Record] = []
-    for journal in output.journals():
-        records += read_journal(journal)
-    return records
+def _rows_of_subsets(
+    journals: Iterable[list[Record]], settings: PrepareSettings
+) -> dict[str, set[str]]:
+    """The rows of each subset.
 
-
-def _rows_of_subsets(records: Iterable[Record], settings: PrepareSettings) -> dict[str, set[str]]:
-    """The rows of each subset; of several records of a video the last counts."""
-    latest = {record.id: record for record in records}
-    made = [record for record in latest.values() if record.rows]
+    Of several records of a video in a journal the last counts. A failure in one journal does not
+    undo the clips of another.
+    """
+    of_videos: dict[str, Record] = {}
+    for records in journals:
+        latest = {record.id: record for record in records}
+        of_videos |= {id: record for id, record in latest.items() if record.rows}
+    made = list(of_videos.values())
     part_of = _parts(made, settings)
     rows: dict[str, set[str]] = {}
     for record in made:
@@ -277,11 +318,11 @@ def _parts(records: Iterable[Record], settings: PrepareSettings) -> dict[str, st
 
 
 def _remove_other_label_files(
-    output: _Output, rows: Mapping[str, set[str]], records: Iterable[Record]
+    output: _Output, rows: Mapping[str, set[str]], journals: Iterable[list[Record]]
 ) -> None:
     """Removes label files of another --split, whose clips are all in those of this one."""
     known = {""}  # ends a file
-    for record in records:
+    for record in chain.from_iterable(journals):
         known.update(record.rows)
     for subset in {"all", *PARTS} - rows.keys():
         file = output.label_file(subset)
@@ -326,8 +367,9 @@ def _result(future: Future[Record]) -> Record:
 
 def _make_clips(item: Item, output: _Output, settings: PrepareSettings) -> Record:
     """Finds the mouth in one video and writes its clips; the record has the error, if any."""
-    record = Record(item.id, item.subset)
+    record = Record(item.id, item.subset, options=_options(settings))
     try:
+        record.size = item.video.stat().st_size
         pieces = pieces_of(item, settings.seconds)
         audio = _read_audio(item, settings)
         found = _find_mouth(item, audio, settings)
@@ -343,6 +385,11 @@ def _make_clips(item: Item, output: _Output, settings: PrepareSettings) -> Recor
         if not record.rows:
             record.error = "; ".join(record.left_out)
     except (InputError, OSError, cv2.error) as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise InputError(
+                f"{output.root} cannot be written: {os.strerror(error.errno)}; "
+                "run the command again when it can be, finished clips are kept"
+            ) from None
         record.error = f"{item.id}: {error}"
         record.rows = []
     return record

@@ -15,28 +15,30 @@ class Record:
     def __init__(self, journal: Journal):
         self.journal = journal
         self.segments: dict[str, dict[tuple[float, float, str], Segment]] = {}
-        self.complete: dict[str, list[str]] = {}  # the notes of each complete file
+        self.complete: dict[str, Row] = {}  # the row of each complete file
         self.pending: list[Row] = []  # rows that are to be written together
         for row in journal.rows:
             if "notes" in row:
-                self.complete[row["file"]] = row["notes"]
+                self.complete[row["file"]] = row
             else:
                 segment = Segment(**{**row["segment"], "task": Task(row["segment"]["task"])})
-                place = (segment.start, segment.end, segment.task)
-                self.segments.setdefault(row["file"], {})[place] = segment
+                self.segments.setdefault(row["file"], {})[_place(segment)] = segment
 
     def known(self, file: Path) -> Transcript | None:
-        """The transcript of a file, if it is complete."""
+        """The transcript of a file, if it is complete.
+
+        Segments of an earlier run that cut the file in other places are left out.
+        """
         key = _key(file)
         if key not in self.complete:
             return None
-        segments = self.segments.get(key, {}).values()
-        return Transcript(file, list(segments), notes=self.complete[key])
+        row = self.complete[key]
+        segments = [self.segments[key][tuple(place)] for place in row["places"]]
+        return Transcript(file, segments, notes=row["notes"])
 
     def segment(self, file: Path, window: Window) -> Segment | None:
         """What is said in a window of a file, if it is known."""
-        place = (window.start, window.end, window.task)
-        return self.segments.get(_key(file), {}).get(place)
+        return self.segments.get(_key(file), {}).get(_place(window))
 
     def add(self, file: Path, segment: Segment) -> None:
         """Keeps a segment for the next `flush`."""
@@ -46,12 +48,18 @@ class Record:
         """Keeps for the next `flush` that a transcript is complete."""
         key = _key(transcript.file)
         if not transcript.error and key not in self.complete:
-            self.pending.append({"file": key, "notes": transcript.notes})
+            places = list(map(_place, transcript.segments))
+            self.pending.append({"file": key, "notes": transcript.notes, "places": places})
 
     def flush(self) -> None:
         """Writes what was kept to the disk."""
         self.journal.add(self.pending)
         self.pending = []
+
+
+def _place(part: Segment | Window) -> tuple[float, float, str]:
+    """What tells the parts of a file from each other."""
+    return part.start, part.end, part.task
 
 
 def _key(file: Path) -> str:

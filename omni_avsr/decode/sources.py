@@ -6,7 +6,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ import torch
 from omni_avsr.errors import InputError
 
 Source: TypeAlias = str | Path | bytes | BinaryIO | np.ndarray | torch.Tensor
+Sources: TypeAlias = list[Any] | tuple[Any, ...]  # of each kind of source
 
 FULL_SCALE = 32_767  # the int16 value of the largest sample
+HIGHEST_RATE = 1_000_000  # Hz
+WRONG_VALUES = "a waveform has floats between -1 and 1, or int16 values, not {}"
 LOUDEST = 2.0  # a waveform beyond is no longer one of samples between -1 and 1
 
 
@@ -31,7 +34,7 @@ def as_file(source: Source, sampling_rate: int | None) -> Iterator[Path]:
 
 def _written(source: Source, sampling_rate: int | None, folder: Path) -> Path:
     if isinstance(source, np.ndarray):
-        source = torch.from_numpy(np.ascontiguousarray(source))
+        source = _as_tensor(source)
     if isinstance(source, torch.Tensor):
         file = folder / "waveform"
         _write_wave(file, source.detach().cpu(), sampling_rate)
@@ -62,8 +65,10 @@ def _copied(source: BinaryIO, folder: Path) -> Path:
 
 def _write_wave(file: Path, samples: torch.Tensor, sampling_rate: int | None) -> None:
     """Writes a waveform (S,) of floats in -1..1 or int16 values as a mono wav file."""
-    if sampling_rate is None:
-        raise InputError("a waveform needs sampling_rate, its samples per second")
+    if sampling_rate is None or not 1 <= sampling_rate <= HIGHEST_RATE:
+        raise InputError(
+            f"a waveform needs sampling_rate, its samples per second, not {sampling_rate}"
+        )
     if samples.ndim != 1 or not len(samples):
         raise InputError(
             f"a waveform has the shape (samples,), not {tuple(samples.shape)}: "
@@ -78,9 +83,17 @@ def _write_wave(file: Path, samples: torch.Tensor, sampling_rate: int | None) ->
         opened.writeframes(samples.contiguous().numpy().tobytes())
 
 
+def _as_tensor(samples: np.ndarray) -> torch.Tensor:
+    native = samples.dtype.newbyteorder("=")
+    try:
+        return torch.from_numpy(np.ascontiguousarray(samples, native))
+    except TypeError:
+        raise InputError(WRONG_VALUES.format(samples.dtype)) from None
+
+
 def _as_int16(samples: torch.Tensor) -> torch.Tensor:
     largest = samples.abs().max() if samples.is_floating_point() else None
     if largest is None or not largest <= LOUDEST:  # NaN is not
         what = samples.dtype if largest is None else f"values up to {largest:g}"
-        raise InputError(f"a waveform has floats between -1 and 1, or int16 values, not {what}")
+        raise InputError(WRONG_VALUES.format(what))
     return (samples.double().clamp(-1, 1) * FULL_SCALE).round().to(torch.int16)

@@ -18,14 +18,14 @@ from omni_avsr.decode.decode import load_decoder
 from omni_avsr.decode.inputs import refuse_unreadable
 from omni_avsr.decode.quiet import silent_libraries
 from omni_avsr.decode.record import Record
-from omni_avsr.decode.sources import Source, as_file
+from omni_avsr.decode.sources import Source, Sources, as_file
 from omni_avsr.decode.transcripts import Segment, Transcript, Update
 from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.media.faces import NoDetector
 from omni_avsr.settings import TranscribeSettings
-from omni_avsr.tasks import Task
+from omni_avsr.tasks import SAMPLE_RATE, Task
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Transcriber:
                 self.settings.checkpoint, self.settings.device, self.settings.towers
             )
         config = self.decoder.model.config
+        if config.longest_sound is not None:
+            encoder_takes = config.longest_sound / SAMPLE_RATE  # seconds
+            longest = min(self.settings.max_seconds_per_window, encoder_takes)
+            self.settings = replace(self.settings, max_seconds_per_window=longest)
         self.tasks = list(map(Task, config.tasks))
         if self.settings.task != "auto":  # refuses what the model does not know
             config.choose(self.settings.task, self.settings.audio_rate, self.settings.video_rate)
@@ -64,12 +68,10 @@ class Transcriber:
     def __call__(self, source: Source, sampling_rate: int | None = None) -> Transcript: ...
 
     @overload
-    def __call__(
-        self, source: list[Any] | tuple[Any, ...], sampling_rate: int | None = None
-    ) -> list[Transcript]: ...
+    def __call__(self, source: Sources, sampling_rate: int | None = None) -> list[Transcript]: ...
 
     def __call__(
-        self, source: Source | list[Any] | tuple[Any, ...], sampling_rate: int | None = None
+        self, source: Source | Sources, sampling_rate: int | None = None
     ) -> Transcript | list[Transcript]:
         """The transcript of a source, or a list of those of several sources.
 
@@ -230,11 +232,11 @@ def transcribe(files: Source, **settings: Any) -> Transcript: ...
 
 
 @overload
-def transcribe(files: list[Any] | tuple[Any, ...], **settings: Any) -> list[Transcript]: ...
+def transcribe(files: Sources, **settings: Any) -> list[Transcript]: ...
 
 
 def transcribe(
-    files: Source | list[Any] | tuple[Any, ...], sampling_rate: int | None = None, **settings: Any
+    files: Source | Sources, sampling_rate: int | None = None, **settings: Any
 ) -> Transcript | list[Transcript]:
     """The transcript of a file, or a list of those of several files, as a `Transcriber` makes them.
 

@@ -14,7 +14,7 @@ from omni_avsr.files import read_rows
 from omni_avsr.measure import results
 from omni_avsr.measure.evaluate import HYPOTHESES
 from omni_avsr.measure.results import CONFIDENCE, resampled
-from omni_avsr.tasks import Condition, Route
+from omni_avsr.tasks import Condition, Route, Row
 
 Cell = tuple[Condition, Route]  # of a results table
 
@@ -71,8 +71,15 @@ def read_scores(evaluation: Path) -> dict[Cell, Scores]:
         raise InputError(
             f"there is no {file}: clips can only be compared with what `omni-avsr evaluate` writes"
         )
+    try:
+        return _scores_of(read_rows(file))
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{file} holds other rows than `omni-avsr evaluate` writes") from None
+
+
+def _scores_of(rows: Iterable[Row]) -> dict[Cell, Scores]:
     cells: dict[Cell, Scores] = {}
-    for row in read_rows(file):
+    for row in rows:
         cell = Condition.from_row(row), Route.from_row(row)
         scores = cells.setdefault(cell, {})
         if row["words"]:

@@ -26,6 +26,7 @@ MINIMUM_SCORE = 0.6  # of a detected face
 SAME_FACE = 0.3  # least overlap of the boxes of one face in two frames
 PATCH_SIZE = 24  # pixels, the side of the image of a mouth whose change is measured
 FORESEEN = VIDEO_FPS  # frames without a face over which it is expected to move on
+REMEMBERED = 30 * 60 * VIDEO_FPS  # frames after which a face that comes back is another one
 STEADINESS = 0.8  # share of the speed so far in the speed of a face
 TURNS = 4  # ways up that a video may be, each a quarter turn from the one before
 TURNS_EVERY = VIDEO_FPS  # frames, of which one is looked at in all turns
@@ -251,6 +252,7 @@ def _detect_turned(frame: np.ndarray, detect: Detector, turns: int) -> list[Face
 def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track], int]:
     """Returns the faces of a video, the one seen longest first, and the number of frames."""
     tracks: list[Track] = []
+    remembered: list[Track] = []
     count = 0
     for index, frame in enumerate(frames):
         count = index + 1
@@ -258,11 +260,13 @@ def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track],
         if not faces:
             continue
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        known = _same_faces(tracks, faces, index)
+        remembered = [track for track in remembered if index - track.frames[-1] <= REMEMBERED]
+        known = _same_faces(remembered, faces, index)
         for place, face in enumerate(faces):
             if place not in known:
                 known[place] = Track()
                 tracks.append(known[place])
+                remembered.append(known[place])
             known[place].add(index, face, grey)
     tracks.sort(key=lambda track: len(track.frames), reverse=True)
     return tracks, count
@@ -274,31 +278,28 @@ def _same_faces(tracks: Sequence[Track], faces: Sequence[Face], frame: int) -> d
     Those that overlap most are paired first. Also lost faces are known: one that comes back to its
     place is the same.
     """
-    pairs = []
-    for track in tracks:
-        box = track.expected_box(frame)
-        for place, face in enumerate(faces):
-            overlap = _overlap(box, face.box)
-            if overlap >= SAME_FACE:
-                pairs.append((overlap, place, track))
+    overlaps = _overlaps(tracks, faces, frame)
+    pairs = np.argwhere(overlaps >= SAME_FACE).tolist()
+    pairs.sort(key=lambda pair: overlaps[*pair], reverse=True)
     found: dict[int, Track] = {}
-    for _, place, track in sorted(pairs, key=lambda pair: pair[0], reverse=True):
+    for number, place in pairs:
+        track = tracks[number]
         if place not in found and track not in found.values():
             found[place] = track
     return found
 
 
-def _overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the intersection of two boxes over their union."""
-    first_corner, first_size = first[:2], first[2:]
-    second_corner, second_size = second[:2], second[2:]
-    begin = np.maximum(first_corner, second_corner)
-    end = np.minimum(first_corner + first_size, second_corner + second_size)
-    shared_size = np.maximum(end - begin, 0)
-    shared = float(np.prod(shared_size))
-    areas = float(np.prod(first_size) + np.prod(second_size))
-    union = areas - shared
-    return shared / max(union, 1e-9)
+def _overlaps(tracks: Sequence[Track], faces: Sequence[Face], frame: int) -> np.ndarray:
+    """Returns the intersection over union (tracks, faces) of where faces are expected and seen."""
+    expected = np.array([track.expected_box(frame) for track in tracks]).reshape(-1, 1, 4)
+    seen = np.array([face.box for face in faces])  # (faces, 4)
+    expected_corner, expected_size = expected[..., :2], expected[..., 2:]
+    seen_corner, seen_size = seen[:, :2], seen[:, 2:]
+    begin = np.maximum(expected_corner, seen_corner)
+    end = np.minimum(expected_corner + expected_size, seen_corner + seen_size)
+    shared = np.maximum(end - begin, 0).prod(-1)  # (tracks, faces)
+    union = expected_size.prod(-1) + seen_size.prod(-1) - shared
+    return shared / np.maximum(union, 1e-9)
 
 
 def _mouth_patch(grey: np.ndarray, points: np.ndarray) -> np.ndarray:

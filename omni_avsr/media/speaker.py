@@ -1,5 +1,6 @@
 """Chooses the face that speaks: one for a whole video, or one for each stretch of it."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -58,7 +59,8 @@ def speaking_faces(
     least = LISTENING * scores.per_frame(chosen, 0, frames)
     found: list[Stretch] = []
     for begin, end in pairwise(_apart(cuts, frames)):
-        best = max(tracks, key=lambda track: scores.of(track, begin, end))
+        shown = [track for track in tracks if track.frames[0] < end and begin <= track.frames[-1]]
+        best = max(shown, key=lambda track: scores.of(track, begin, end), default=chosen)
         is_better = scores.of(best, begin, end) > PREFERENCE * scores.of(chosen, begin, end)
         if is_better and scores.per_frame(best, begin, end) > least:
             chosen = best
@@ -95,20 +97,25 @@ class _Scores:
 
     def of(self, track: Track, begin: int, end: int) -> float:
         """Returns the score of a face in the frames from begin to end; 0 if it is not seen."""
-        first, last = np.searchsorted(track.frames, (begin, end))
-        return int(last - first) * self.per_frame(track, begin, end)
+        seen = _places(track, begin, end)
+        return (seen.stop - seen.start) * self.per_frame(track, begin, end)
 
     def per_frame(self, track: Track, begin: int, end: int) -> float:
         """Returns its score in each of the frames that it is seen in, on average."""
-        first, last = np.searchsorted(track.frames, (begin, end))
-        seen = track.frames[first:last]
+        places = _places(track, begin, end)
+        seen = track.frames[places]
         if not seen:
             return 0.0
-        motion = self.motions[track][first:last]
+        motion = self.motions[track][places]
         together = 1.0
         if self.loud is not None:
             together = max(_correlation(motion, self.loud[seen]), LEAST_CORRELATION)
         return together * float(motion.mean() + 1e-6)
+
+
+def _places(track: Track, begin: int, end: int) -> slice:
+    """Returns where the frames from begin to end are in a track."""
+    return slice(bisect_left(track.frames, begin), bisect_left(track.frames, end))
 
 
 def _averaged(values: np.ndarray) -> np.ndarray:

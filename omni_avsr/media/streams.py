@@ -5,6 +5,7 @@
 start, so that audio and video stay aligned. They skip what is damaged, and say so at the end.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -237,9 +238,10 @@ class _Reader(Generic[AnyFrame]):
         begin = self._begin(packet)
         if begin is None:
             return
-        gap = begin - self.reached
-        if self.has_both and gap > CUT_OFF and begin < self.length:
-            self.missing.add(self.reached, gap)
+        decoded = self._seconds(packet.dts, packet)  # frames may be shown in another order
+        is_gap = decoded is not None and decoded - self.reached > CUT_OFF
+        if self.has_both and is_gap and begin < self.length:
+            self.missing.add(self.reached, begin - self.reached)
         self.reached = max(self.reached, begin + self._duration(packet))
 
     def _skip(self, piece: av.Packet | AnyFrame) -> None:
@@ -255,9 +257,13 @@ class _Reader(Generic[AnyFrame]):
 
     def _begin(self, piece: av.Packet | AnyFrame) -> float | None:
         """Returns when a packet or frame begins, in seconds from the start."""
-        if piece.pts is None or piece.time_base is None:
+        return self._seconds(piece.pts, piece)
+
+    def _seconds(self, ticks: int | None, piece: av.Packet | AnyFrame) -> float | None:
+        """Returns a time of a packet or frame in seconds from the start."""
+        if ticks is None or piece.time_base is None:
             return None
-        return float(piece.pts * piece.time_base) - self.start
+        return float(ticks * piece.time_base) - self.start
 
     def _duration(self, piece: av.Packet | AnyFrame) -> float:
         return float((piece.duration or 0) * (piece.time_base or 0))
@@ -527,8 +533,9 @@ def _usable(streams: Sequence[AnyStream]) -> list[AnyStream]:
 @contextmanager
 def _open(path: Path | str) -> Iterator[InputContainer]:
     """Opens a file for reading; whatever is wrong with it becomes an InputError that names it."""
+    name = os.path.abspath(path) if ":" in str(path) else str(path)  # a:b.mp4 is no protocol
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(name, metadata_errors="replace") as container:
             _refuse_huge_frames(container)
             yield container
     except InputError:

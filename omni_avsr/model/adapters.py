@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.error import NoMatchingPeftModuleError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -62,7 +63,13 @@ def add_adapters(
             lora_dropout=dropout,
         )
 
-    wrapped = get_peft_model(model, lora(), adapter_name=names[0])
+    try:
+        wrapped = get_peft_model(model, lora(), adapter_name=names[0])
+    except NoMatchingPeftModuleError:
+        raise InputError(
+            f"{type(plain(model)).__name__} has no layers named {', '.join(targets)}: name those "
+            "that get a LoRA with lora_targets (--lora-targets)"
+        ) from None
     for name in names[1:]:
         wrapped.add_adapter(name, lora())
     activate(wrapped, names)

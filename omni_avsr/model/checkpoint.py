@@ -8,6 +8,7 @@ towers/KIND/          with full=True
 """
 
 import inspect
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +20,27 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
 from omni_avsr.errors import InputError
 from omni_avsr.model import adapters
 from omni_avsr.model.config import OmniAVSRConfig
-from omni_avsr.model.towers import KINDS, Origin, build, checksum, find, locate, verify
+from omni_avsr.model.towers import KINDS, Origin, build, checksum, find, locate, saved_name, verify
 from omni_avsr.model.vocabulary import embedded_ids
 
 if TYPE_CHECKING:
     from omni_avsr.model.omni import OmniAVSR
 
 WEIGHTS = "model.safetensors"
-AUTO_MODEL_OPTIONS = {"adapter_kwargs", "trust_remote_code"}  # AutoModel passes them to any model
+AUTO_MODEL_OPTIONS = {  # AutoModel passes them to any model
+    "_from_auto",
+    "adapter_kwargs",
+    "trust_remote_code",
+}
 
 
 def save(model: "OmniAVSR", folder: Path, full: bool) -> None:
@@ -47,6 +54,7 @@ def save(model: "OmniAVSR", folder: Path, full: bool) -> None:
             f"the {', '.join(nameless)} towers have no name to find them by; save with full=True"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_NAME).unlink(missing_ok=True)  # written last: without it, this is no model
     config = OmniAVSRConfig.from_dict(model.config.to_dict())
     if full:
         config.towers = {
@@ -62,7 +70,7 @@ def save(model: "OmniAVSR", folder: Path, full: bool) -> None:
 
 
 def _save_tower(kind: str, module: nn.Module, folder: Path) -> Origin:
-    name = f"towers/{kind}"
+    name = saved_name(kind)
     weights = adapters.plain_state_dict(module)
     adapters.plain(module).save_pretrained(folder / name, state_dict=weights)
     return {"name": name, "revision": None, "sha256": checksum(folder / name)}
@@ -111,9 +119,12 @@ def load(
     options = {key: value for key, value in hub.items() if key not in AUTO_MODEL_OPTIONS}
     folder = _folder(name, options)
     config = config or OmniAVSRConfig.from_pretrained(folder)
-    modules = _load_towers(config, folder, moved, to_dtype(dtype))
-    model = cls(config, modules, load_from=folder)
-    _load_own_state(model, load_file(folder / WEIGHTS))
+    try:
+        modules = _load_towers(config, folder, moved, to_dtype(dtype))
+        model = cls(config, modules, load_from=folder)
+        _load_own_state(model, load_file(folder / WEIGHTS))
+    except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder} is damaged or not complete: {error}") from None
     return model
 
 
@@ -156,13 +167,18 @@ def _load_towers(
     return modules
 
 
+def _shapes(weights: dict[str, Tensor]) -> set[tuple[str, torch.Size]]:
+    return {(name, weight.shape) for name, weight in weights.items()}
+
+
 @torch.no_grad()
 def _load_own_state(model: "OmniAVSR", saved: dict[str, Tensor]) -> None:
     expected = _own_state(model)
-    if saved.keys() != expected.keys():
-        different = ", ".join(sorted(saved.keys() ^ expected.keys()))
+    different = {name for name, _ in _shapes(saved) ^ _shapes(expected)}
+    if different:
         raise InputError(
-            f"{WEIGHTS} and config.json do not belong together; only one of them has: {different}"
+            f"{WEIGHTS} and {CONFIG_NAME} do not belong together: only one of them has, or in "
+            f"another shape, {', '.join(sorted(different))}"
         )
     for name, matrix in _token_matrices(model).items():
         matrix[embedded_ids(model.config)] = saved.pop(name).to(matrix.dtype)

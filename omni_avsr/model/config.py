@@ -8,6 +8,7 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, HubertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
@@ -111,12 +112,20 @@ class OmniAVSRConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
         """The config of a dictionary; a newer format is refused before its fields are read."""
+        if config_dict.get("model_type") != cls.model_type:
+            raise InputError(
+                f"no config.json of a model of type {cls.model_type} was found: this is another "
+                "folder, or the model was not written completely"
+            )
         if config_dict.get("format", FORMAT) > FORMAT:
             raise InputError(
                 f"this checkpoint has format {config_dict['format']}, made by a newer omni-avsr; "
                 f"this version reads up to {FORMAT}: upgrade with `pip install -U omni-avsr`"
             )
-        return super().from_dict(config_dict, **kwargs)
+        try:
+            return super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            raise InputError(f"config.json: {' '.join(str(error).split())}") from None
 
     def _unknown_choices(self) -> Iterator[str]:
         for name, values, allowed in (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -448,7 +449,10 @@ class OmniAVSR(PreTrainedModel):
 
         Ignores the other options that push_to_hub passes on.
         """
-        checkpoint.save(self, Path(save_directory), full)
+        try:
+            checkpoint.save(self, Path(save_directory), full)
+        except SafetensorError as error:
+            raise InputError(f"{save_directory} cannot be written: {error}") from None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

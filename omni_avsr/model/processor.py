@@ -74,7 +74,7 @@ class OmniAVSRProcessor(ProcessorMixin):
         config = OmniAVSRConfig.from_pretrained(name, **options)
         if Path(name).is_dir() and not _has_tokenizer(Path(name)):
             return cls._with_tokenizer_of_llm(config, Path(name), (towers or {}).get("llm"))
-        return cls(AutoTokenizer.from_pretrained(name, **options), config)
+        return cls(_read_tokenizer(name, **options), config)
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "OmniAVSRProcessor":
@@ -93,7 +93,7 @@ class OmniAVSRProcessor(ProcessorMixin):
                 f"no tokenizer in {folder} nor in {source}: "
                 "write it with processor.save_pretrained(folder)"
             )
-        return cls(AutoTokenizer.from_pretrained(source, revision=found["revision"]), config)
+        return cls(_read_tokenizer(source, revision=found["revision"]), config)
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, **options: Any
@@ -249,6 +249,14 @@ class OmniAVSRProcessor(ProcessorMixin):
 
 def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer_config.json").is_file()
+
+
+def _read_tokenizer(name: str | Path, **options: Any) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(name, **options)
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"no tokenizer can be read from {name}: {reason}") from None
 
 
 def _padding_as_content(media: Media) -> Media:

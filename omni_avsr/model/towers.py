@@ -135,6 +135,11 @@ def record(source: Source) -> Origin | None:
     return {"name": str(source), "revision": Path(cached).parent.name, "sha256": None}
 
 
+def saved_name(kind: str) -> str:
+    """The name of a tower that is saved with its model: its folder in that of the model."""
+    return f"towers/{kind}"
+
+
 def find(kind: str, known: Origin | None, folder: Path, moved: str | Path | None = None) -> Origin:
     """Where the tower of a saved model is now; `moved` says so if it is not in its old place."""
     if moved is None and known is None:
@@ -150,7 +155,7 @@ def find(kind: str, known: Origin | None, folder: Path, moved: str | Path | None
     path = folder / found["name"]  # an absolute path stays as it is
     if path.is_dir():
         found["name"] = str(path.resolve())
-    elif Path(found["name"]).is_absolute():
+    elif Path(found["name"]).is_absolute() or found["name"] == saved_name(kind):
         raise InputError(
             f"the {kind} tower {path} does not exist; give towers={{{kind!r}: its new folder}}, "
             f"or --tower {kind}=FOLDER"

@@ -45,6 +45,8 @@ def token_settings(
     if known.eos_token_id is None:
         family = llm_config.model_type
         raise InputError(f"this {family} has no eos token, so no transcript would end")
+    if tokenizer is not None:
+        _refuse_tokens_without_embedding(tokenizer, llm_config.vocab_size)
     names = special_token_names(task_tokens)
     pad = known.pad_token_id
     return {
@@ -53,6 +55,18 @@ def token_settings(
         "eos_token_id": known.eos_token_id,
         "pad_token_id": known.eos_token_id if pad is None else pad,
     }
+
+
+def _refuse_tokens_without_embedding(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Special tokens, such as an added pad, may lack an embedding; others are parts of texts."""
+    added = tokenizer.added_tokens_decoder
+    special = {i for i, token in added.items() if token.special}
+    last = max(set(tokenizer.get_vocab().values()) - special)
+    if last >= rows:
+        raise InputError(
+            f"the tokenizer has a token {last}, the LLM embeddings of {rows} tokens: "
+            "is it the tokenizer of this LLM?"
+        )
 
 
 def embedded_ids(config: OmniAVSRConfig) -> list[int]:

@@ -188,9 +188,11 @@ class RunOptions(Settings):
         0.01, "Share of clips that may be unreadable before the run stops.", bounds=SHARE
     )
     precision: str | None = option(
-        None, "Lightning's precision.  [default: bf16-mixed on a GPU, else 32-true]"
+        None,
+        "32-true, bf16-mixed or 16-mixed.  [default: bf16-mixed on a GPU, else 32-true]",
+        ("32-true", "bf16-mixed", "16-mixed"),
     )
-    devices: str = option("auto", "Lightning's devices: a number, or auto.")
+    devices: str = option("auto", "How many devices of a machine: a number, or auto.")
     nodes: int = option(1, "Machines, each with as many devices.", bounds=COUNT)
     strategy: str = option(
         "auto",
@@ -241,6 +243,8 @@ class TrainSettings(
                 "cached features and a trained video encoder exclude each other: "
                 "set cache_copies to 0"
             )
+        if not re.fullmatch(r"auto|0*[1-9][0-9]*", self.devices):
+            yield f"devices {self.devices!r} is neither a number from 1 nor auto"
         if (self.data is None) != (self.valid is None):
             yield "give both data and valid, or neither for the toy corpus"
 

@@ -34,7 +34,8 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptio
     )
     max_seconds_per_window: float = option(
         16.0,
-        "Longest window in seconds; longer speech is cut at its quietest place.",
+        "Longest window in seconds, at most what the audio encoder takes; longer speech is cut at "
+        "its quietest place.",
         bounds=POSITIVE,
     )
     pause: float = option(0.5, "A pause of so many seconds ends a window.", bounds=POSITIVE)

@@ -26,6 +26,8 @@ try:
     answer = work(task)
 except InputError as error:  # to be raised by the caller
     answer = error
+except OSError as error:  # such as a full disk
+    answer = InputError(str(error))
 pickle.dump(answer, sys.stdout.buffer)
 """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -108,10 +109,9 @@ class Batches:
         return self._loader(dataset, batches)
 
     def _loader(self, dataset: Dataset, batches: Iterable[list[ClipKey]]) -> DataLoader:
+        collate = partial(_collated, self.processor)  # without the model, as workers unpickle it
         workers = self.settings.workers
-        return DataLoader(
-            dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=workers
-        )
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
 
     def _augmentation(self) -> Augmentation:
         settings = self.settings
@@ -124,27 +124,6 @@ class Batches:
             snrs=settings.noise_snr,
             audio_mask=settings.audio_mask,
             video_mask=settings.video_mask,
-        )
-
-    def _collate(self, clips: Sequence[LoadedClip | EncodedClip | UnreadableClip]) -> TrainingBatch:
-        unreadable = [clip.id for clip in clips if isinstance(clip, UnreadableClip)]
-        loaded = [clip for clip in clips if isinstance(clip, LoadedClip)]
-        encoded = [clip for clip in clips if isinstance(clip, EncodedClip)]
-        kept: list[LoadedClip | EncodedClip] = [*loaded, *encoded]
-        media = features = None
-        if loaded:
-            audio, video = stream_of(loaded, "audio"), stream_of(loaded, "video")
-            media = self.processor.media(audio, video, training=True)
-        elif encoded:
-            features = padded_features([clip.features for clip in encoded])
-        return TrainingBatch(
-            keys=[clip.key for clip in kept],
-            ids=[clip.id for clip in kept],
-            texts=[clip.text for clip in kept],
-            seconds=[clip.seconds for clip in kept],
-            unreadable=unreadable,
-            media=media,
-            features=features,
         )
 
     def _encoded(self, dataset: ClipDataset) -> EncodedDataset:
@@ -211,6 +190,31 @@ class Batches:
                 features = self.model.encode(batch.media.to(device))
                 encoded |= _of_each_clip(batch, features)
             store.update(encoded)
+
+
+def _collated(
+    processor: OmniAVSRProcessor, clips: Sequence[LoadedClip | EncodedClip | UnreadableClip]
+) -> TrainingBatch:
+    """The clips as a batch."""
+    unreadable = [clip.id for clip in clips if isinstance(clip, UnreadableClip)]
+    loaded = [clip for clip in clips if isinstance(clip, LoadedClip)]
+    encoded = [clip for clip in clips if isinstance(clip, EncodedClip)]
+    kept: list[LoadedClip | EncodedClip] = [*loaded, *encoded]
+    media = features = None
+    if loaded:
+        audio, video = stream_of(loaded, "audio"), stream_of(loaded, "video")
+        media = processor.media(audio, video, training=True)
+    elif encoded:
+        features = padded_features([clip.features for clip in encoded])
+    return TrainingBatch(
+        keys=[clip.key for clip in kept],
+        ids=[clip.id for clip in kept],
+        texts=[clip.text for clip in kept],
+        seconds=[clip.seconds for clip in kept],
+        unreadable=unreadable,
+        media=media,
+        features=features,
+    )
 
 
 def _of_each_clip(batch: TrainingBatch, features: Features) -> dict[ClipKey, Encoded]:

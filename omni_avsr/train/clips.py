@@ -56,6 +56,7 @@ def clips_of_run(settings: TrainSettings, progress: Progress, corpus: MakeCorpus
     valid_file = files.get("valid", files["train"])
     _refuse_silence(clips["train"], files["train"])
     _refuse_silence(clips["valid"], valid_file)
+    _refuse_missing(clips["valid"], valid_file)
     on_test = [] if settings.validate_on_test else clips.get("test", [])
     if shared := _shared(clips["valid"], on_test):
         raise InputError(
@@ -104,6 +105,15 @@ def _refuse_silence(clips: Sequence[Clip], file: Path) -> None:
     if silent:
         raise InputError(
             f"{file} has no text for {_count(silent)}: training needs the text of every clip"
+        )
+
+
+def _refuse_missing(clips: Sequence[Clip], file: Path) -> None:
+    """Refuses validation clips of which no file is there: any model would be the best on them."""
+    files = [path for clip in clips for path in (clip.video, clip.sound)]
+    if not any(map(os.path.exists, files)):
+        raise InputError(
+            f"{file}: there is none of its {_count(clips)}; of the first, {files[0]} is missing"
         )
 
 

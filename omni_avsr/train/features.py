@@ -87,6 +87,8 @@ class FileStore:
         features = {}
         for modality, (start, frames, width) in row["features"].items():
             flat = np.fromfile(self.file, NUMBER, frames * width, offset=start)
+            if len(flat) < frames * width:
+                raise InputError(f"{self.file} was cut while it was read: start the run again")
             features[modality] = torch.from_numpy(flat).view(frames, width)
         return Encoded(row["seconds"], features)
 

@@ -112,10 +112,13 @@ def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None
 
 def _load_best(model: OmniAVSR, trainer: lightning.Trainer) -> None:
     """Gives the model the weights of the best validation."""
-    best = trainer.checkpoint_callback
-    if not best.best_model_path:
+    best = trainer.checkpoint_callback.best_model_path
+    if not best:
         return
-    state = torch.load(best.best_model_path, weights_only=True, map_location=model.device)
+    if not Path(best).is_file():  # the disk was full
+        log.error("%s is missing: the model is that of the last step, not the best one", best)
+        return
+    state = torch.load(best, weights_only=True, map_location=model.device)
     trained = {}
     for name, weight in state["state_dict"].items():
         trained[name.removeprefix("model.")] = weight
@@ -184,9 +187,7 @@ def _strategy(settings: TrainSettings) -> str:
 def _callbacks(settings: TrainSettings, validates_every: int) -> list[lightning.Callback]:
     folder = settings.out / "checkpoints"
     # A resumed run may write a file again
-    best = callbacks.ModelCheckpoint(
-        folder, "best", monitor="valid/wer", enable_version_counter=False
-    )
+    best = resume.BestCheckpoint(folder, "best", monitor="valid/wer", enable_version_counter=False)
     chosen: list[lightning.Callback] = [best]
     if settings.keep:
         latest = callbacks.ModelCheckpoint(

@@ -54,6 +54,25 @@ class AtomicCheckpoints(TorchCheckpointIO):
             log.error("no checkpoint written, the earlier ones remain: %s: %s", path, error)
 
 
+class BestCheckpoint(callbacks.ModelCheckpoint):
+    """The checkpoint of the best validation in a run's folder, which may have been moved.
+
+    A run that starts from a checkpoint of another one has no best validation yet.
+    """
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        best = self.format_checkpoint_name({})
+        if not (state_dict["best_model_path"] and Path(best).is_file()):
+            return
+        here = {
+            "dirpath": self.dirpath,
+            "best_model_path": best,
+            "kth_best_model_path": best,
+            "best_k_models": {best: state_dict["best_model_score"]},
+        }
+        super().load_state_dict({**state_dict, **here})
+
+
 class ResumeCheckpoints(callbacks.Checkpoint):
     """Writes what a run is resumed from: every so many steps, after validations, and on signals.
 
@@ -144,7 +163,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("resume-*.ckpt"), key=step, reverse=True)
 
 
-def newest(folder: Path) -> Path | None:
+def _newest(folder: Path) -> Path | None:
     """The newest checkpoint that can be read."""
     for path in checkpoints(folder):
         try:
@@ -163,21 +182,24 @@ def starting_point(settings: TrainSettings) -> Path | None:
     Refuses a folder that holds a finished run, or one with other settings.
     """
     run = settings.out
-    given = _given_checkpoint(settings)
-    if settings.resume == "never" or read_run(run) is None:
+    record = read_run(run)
+    if settings.resume == "never" or record is None:
         refuse_existing(run)
-        return given
+        return _given_checkpoint(settings)
     refuse_other_settings(run, settings)
     if is_trained(run):
         raise InputError(f"{run} holds a finished run: choose another --out, or remove it")
     folder = run / "checkpoints"
-    chosen = newest(folder)
+    chosen = _newest(folder)
     for checkpoint in checkpoints(folder):
         if checkpoint == chosen:
             break
         checkpoint.unlink()  # newer, but damaged
     for part in run.rglob("*.part"):
         part.unlink()
+    if chosen and record.settings.get("resume") == settings.resume:
+        return chosen  # the checkpoint that it started from may be gone
+    given = _given_checkpoint(settings)
     return chosen or given
 
 
@@ -190,12 +212,21 @@ def _given_checkpoint(settings: TrainSettings) -> Path | None:
         raise InputError(
             f"--resume {settings.resume}: there is no such checkpoint; nor is it auto or never"
         )
+    try:
+        step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    except Exception as error:  # a file that is none can make torch raise anything
+        raise InputError(f"{checkpoint} is damaged, or not a checkpoint of a run") from error
+    if step >= settings.max_steps:
+        raise InputError(
+            f"--resume {checkpoint} has {step} steps, and --max-steps {settings.max_steps} "
+            "leaves none to train"
+        )
     return checkpoint
 
 
 def starting_point_of_first(settings: TrainSettings) -> Path | None:
     """What the first process of a run resumes from, for its other processes."""
-    return newest(settings.out / "checkpoints") or _given_checkpoint(settings)
+    return _newest(settings.out / "checkpoints") or _given_checkpoint(settings)
 
 
 def refuse_other_settings(run: Path, settings: TrainSettings) -> None:
@@ -238,8 +269,8 @@ def keep_metrics(logger: loggers.CSVLogger, checkpoint: Path) -> None:
     kept = file.with_suffix(".kept")  # exists if a run was killed in this function
     rows = []
     for row in _read_csv(kept if kept.is_file() else file):
-        number = row["step"] or ""
-        half_written = not number.isdecimal()
+        number = row.get("step") or ""
+        half_written = None in row or not number.isdecimal()
         if not half_written and int(number) < step:
             rows.append(row)
     if rows:
@@ -257,5 +288,5 @@ def keep_metrics(logger: loggers.CSVLogger, checkpoint: Path) -> None:
 def _read_csv(file: Path) -> list[dict[str, str]]:
     if not file.is_file():
         return []
-    with file.open(newline="", encoding="utf-8") as opened:
+    with file.open(newline="", encoding="utf-8", errors="replace") as opened:
         return list(csv.DictReader(opened))

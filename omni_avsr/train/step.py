@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -249,7 +249,8 @@ class Training(lightning.LightningModule):
     def configure_optimizers(self) -> dict[str, object]:
         settings = self.settings
         groups = optimizer_groups(self.model.parameters(), settings.weight_decay)
-        fused = self.device.type == "cuda"
+        # A fused optimizer unscales gradients itself, which is after they are clipped
+        fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate)
         return {
@@ -310,7 +311,7 @@ class Training(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keeps only what was trained, and adds how far the run has come."""
-        trained = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        trained = self._trained()
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: weights[name] for name in weights if name in trained}
         # Batches that were started; the sampler continues after them
@@ -321,11 +322,17 @@ class Training(lightning.LightningModule):
         if self.device.type == "cuda":
             checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """The weights that are trained, by their names."""
+        return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
+
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Restores what on_save_checkpoint stored."""
         processes = checkpoint["processes"]
         if processes != self.trainer.world_size:
             raise InputError(f"this run has {processes} processes, not {self.trainer.world_size}")
+        if _shapes(checkpoint["state_dict"]) != _shapes(self._trained()):
+            raise InputError("the checkpoint is that of a run that trains another model")
         self.spent = Spent(**{**checkpoint["spent"], "started": time.monotonic()})
         self.random = checkpoint["random"]
 
@@ -345,6 +352,10 @@ class Totals:
     seconds: float  # of speech
     unreadable: list[str]
     processes: int
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 def gathered(value: T) -> list[T]:

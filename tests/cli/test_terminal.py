@@ -152,3 +152,8 @@ def test_without_a_terminal_there_are_no_bars(capsys):
     bars("Training", 2, 2)
     assert capsys.readouterr() == ("a result\n", "")
     assert Bars.shown is None
+
+
+def test_a_bar_needs_no_standard_output(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    Bars()("Decoding", 1, 1)

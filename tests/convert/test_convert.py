@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,6 +101,12 @@ def test_a_full_folder_is_not_overwritten(tmp_path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(InputError, match="exists and is not an empty folder"):
         convert_avhubert(NARROW, tmp_path)
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is the current folder"):
+        convert_avhubert(NARROW, Path("."))
 
 
 @pytest.fixture

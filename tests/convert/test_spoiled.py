@@ -8,10 +8,12 @@ import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from omni_avsr.convert.avhubert import convert_avhubert
+from omni_avsr.convert.folder import new_folder
 from omni_avsr.convert.official import LoraScales
 from omni_avsr.convert.weights import read_weights
 from omni_avsr.errors import InputError
@@ -190,6 +192,15 @@ def test_an_interrupted_conversion_leaves_nothing(tried, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tried.convert(tmp_path / "whole.pth", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_disk_that_is_full_ends_a_conversion_with_a_message(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"out cannot be written: .*No space left"),
+        new_folder(tmp_path / "out"),
+    ):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tried, tmp_path):

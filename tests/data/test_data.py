@@ -95,6 +95,27 @@ def test_noise_that_is_mostly_silent_is_mixed_in_where_it_is_not():
         assert np.abs(mixed - speech).max() > 0.1
 
 
+def test_a_short_sound_in_a_long_silence_is_found():
+    noise = np.zeros(1_600_000, np.float32)
+    noise[800_000] = 0.1
+    speech = np.full(1600, 0.5, np.float32)
+    for seed in range(3):
+        mixed = mix_at_snr(speech, noise, 0, np.random.default_rng(seed))
+        assert np.abs(mixed - speech).max() > 0.1
+
+
+def test_sounds_of_a_folder_that_cannot_be_mixed_in_are_left_out_and_named(tmp_path, caplog):
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    write_audio(tmp_path / "silent.wav", np.zeros(16_000, np.int16))
+    condition = Condition(0.0, str(tmp_path))
+    with pytest.raises(InputError, match="holds no sounds to mix in"):
+        make_noise(condition, [], 1)
+    write_audio(tmp_path / "good.wav", np.full(16_000, 1000, np.int16))
+    assert make_noise(condition, [], 1).tracks == [tmp_path / "good.wav"]
+    assert "silent.wav is silent" in caplog.text
+    assert "bad.wav cannot be read" in caplog.text
+
+
 def test_a_clean_condition_has_no_noise_and_an_unknown_one_is_refused():
     assert make_noise(CLEAN, [], 1) is None
     with pytest.raises(InputError, match="unknown noise 'pink'; available: babble, white, or a"):

@@ -272,6 +272,21 @@ def test_a_windows_file_with_a_byte_order_mark_and_strange_letters_is_read(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"well, he said ""yes"""', 'well, he said "yes"'),
+        ('"yes" he said "no"', '"yes" he said "no"'),
+        ('""', ""),
+        ('"', '"'),
+    ],
+)
+def test_a_text_in_quotes_is_read_as_programs_write_it(tmp_path, written, read):
+    (tmp_path / "x.csv").write_text(f"{{d}},a.mp4,5,0,{written}\n")  # and no JSON
+    (clip,) = manifest.read(tmp_path / "x.csv")
+    assert clip.text == read
+
+
+@pytest.mark.parametrize(
     ("name", "text", "options", "message"),
     [
         (
@@ -308,7 +323,9 @@ def test_a_windows_file_with_a_byte_order_mark_and_strange_letters_is_read(tmp_p
             {},
             "line 1: an object with the path of an 'audio' or a 'video' expected",
         ),
-        ("x.jsonl", '{"audio": 5}\n', {}, "line 1: 'audio' must be a path, not 5"),
+        ("x.jsonl", '{"audio": 5}\n', {}, "line 1: 'audio' must be a string, not 5"),
+        ("x.jsonl", '{"audio": "a", "text": 0}\n', {}, "line 1: 'text' must be a string, not 0"),
+        ("x.jsonl", '{"audio": "a", "text": ["b"]}\n', {}, "line 1: 'text' must be a string"),
         ("x.jsonl", '{"audio": "a", "track": 0}\n', {}, "line 1: 'track' must be the number"),
         ("x.jsonl", '{"audio": "a", "track": true}\n', {}, "line 1: 'track' must be the number"),
         ("x.jsonl", '{"audio": "a", "id": "\\ud800"}\n', {}, "line 1: not JSON"),

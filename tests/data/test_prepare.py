@@ -1,5 +1,6 @@
 """Raw video becomes mouth clips; failures are named, and interrupted runs resume."""
 
+import errno
 import json
 import os
 import pickle
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 from benchmarks.face import render_face
 from omni_avsr.cli.app import app
 from omni_avsr.data import manifest
+from omni_avsr.data import prepare as preparing
 from omni_avsr.data.prepare import prepare, read_journal
-from omni_avsr.data.sources import Word, cut_at_words, read_words, split
+from omni_avsr.data.sources import Item, Word, cut_at_words, read_words, split
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
 from omni_avsr.media.faces import MODEL, MODEL_VARIABLE
@@ -294,6 +296,55 @@ def test_shards_share_the_label_files(lrs3, tmp_path):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
+def test_a_failure_in_another_shard_does_not_take_a_clip_from_the_label_files(tmp_path):
+    source = tmp_path / "vox"
+    for name in ("1", "2"):
+        write_landmarks(tmp_path, name, raw_video(source / f"{name}.mp4", 10))
+    given = {"dataset": "folder", "processes": 1}
+    (source / "2.txt").write_bytes(b"\xff")
+    assert errors_of(prepare(source, tmp_path / "out", settings(tmp_path, shard="2/2", **given)))
+    (source / "2.txt").write_text("two")
+    prepare(source, tmp_path / "out", settings(tmp_path, **given))
+    clips = manifest.read(tmp_path / "out/labels/vox_all_transcript_lengths_seg1s.csv")
+    assert [clip.text for clip in clips] == ["", "two"]
+
+
+def test_clips_of_another_video_of_the_same_name_are_not_taken_for_its_own(tmp_path):
+    for folder in ("a/vox", "b/vox"):
+        frames = 10 if folder < "b" else 12
+        write_landmarks(tmp_path, "1", raw_video(tmp_path / folder / "1.mp4", frames))
+        given = settings(tmp_path, dataset="folder", processes=1)
+        if frames == 10:
+            prepare(tmp_path / folder, tmp_path / "out", given)
+    with pytest.raises(InputError, match=r"clips of 1 are of another video than .*b/vox/1\.mp4"):
+        prepare(tmp_path / "b/vox", tmp_path / "out", given)
+    (tmp_path / "a").rename(tmp_path / "c")
+    prepare(tmp_path / "c/vox", tmp_path / "out", given)  # the same video may have moved
+
+
+def test_clips_of_other_options_are_kept_and_said_to_be(tmp_path, caplog):
+    write_landmarks(tmp_path, "1", raw_video(tmp_path / "vox/1.mp4", 10))
+    given = {"dataset": "folder", "processes": 1}
+    prepare(tmp_path / "vox", tmp_path / "out", settings(tmp_path, **given))
+    prepare(tmp_path / "vox", tmp_path / "out", settings(tmp_path, **given))
+    assert not caplog.messages
+    prepare(tmp_path / "vox", tmp_path / "out", settings(tmp_path, face=1, **given))
+    assert "the clips of 1 videos are kept, although they were made with" in caplog.text
+
+
+def test_a_full_disk_ends_the_work_at_once(tmp_path, monkeypatch):
+    write_landmarks(tmp_path, "1", raw_video(tmp_path / "vox/1.mp4", 10))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(preparing, "write_atomically", full)
+    output = preparing._Output(tmp_path / "out", "vox", 1)
+    item = Item("1", "all", tmp_path / "vox/1.mp4", spoken=False)
+    with pytest.raises(InputError, match="out cannot be written: No space left on device"):
+        preparing._make_clips(item, output, settings(tmp_path))
+
+
 def test_lrs2_is_split_as_its_lists_say(tmp_path):
     source = tmp_path / "mvlrs_v1"
     for name in ("main/5/1", "main/5/2", "main/6/1", "pretrain/7/1"):
@@ -498,7 +549,7 @@ def test_the_command_finds_drawn_faces_and_names_videos_without_one(tmp_path):
     assert sheet.shape == (2 * (96 + 16), 960)  # each clip's name and frames
     (journal,) = (tmp_path / "out/prepared").iterdir()
     record = json.loads(journal.read_text().splitlines()[0])
-    assert list(record) == ["id", "subset", "rows", "quality", "left_out", "error"]
+    assert record.keys() >= {"id", "subset", "rows", "quality", "left_out", "error"}
 
 
 def write_drawn_faces(source):

@@ -17,8 +17,11 @@ from omni_avsr.cli.app import app
 from omni_avsr.decode.contents import Lips, look
 from omni_avsr.decode.decode import load_decoder
 from omni_avsr.decode.inputs import expand
+from omni_avsr.decode.record import Record
+from omni_avsr.decode.transcripts import Segment, Transcript
 from omni_avsr.decode.windows import MARGIN, moments, silence, windows
 from omni_avsr.errors import InputError
+from omni_avsr.files import Journal
 from omni_avsr.media import faces, streams
 from omni_avsr.media.faces import Face
 from omni_avsr.settings import TranscribeSettings
@@ -103,6 +106,13 @@ def test_memory_holds_one_window():
 
     longest = max(w.frames for w in windows(moments(endless(), None), 4, 0.5))
     assert longest <= 100
+
+
+def test_no_window_is_longer_than_the_audio_encoder_takes(model):
+    transcriber = Transcriber(checkpoint=model, max_seconds_per_window=1000, max_new_tokens=1)
+    found = transcriber(speech(40).ravel(), 16_000)
+    assert len(found.segments) > 1
+    assert found.segments[-1].end == 40
 
 
 @pytest.fixture
@@ -398,6 +408,8 @@ def test_a_waveform_at_another_rate_lasts_as_long(files, model):
     ("source", "rate", "message"),
     [
         (np.zeros(100, np.float32), None, "a waveform needs sampling_rate"),
+        (np.zeros(100, np.float32), 0, "its samples per second, not 0"),
+        (np.array(["no", "sound"]), 16_000, "not <U5"),
         (np.zeros((2, 100)), 16_000, r"the shape \(samples,\), not \(2, 100\)"),
         (np.full(100, 3000.0), 16_000, "values up to 3000"),
         (np.full(100, np.nan), 16_000, "values up to nan"),
@@ -411,6 +423,14 @@ def test_a_waveform_at_another_rate_lasts_as_long(files, model):
 def test_a_source_that_cannot_be_transcribed_is_refused(model, source, rate, message):
     with pytest.raises(InputError, match=message):
         transcribe(source, sampling_rate=rate, checkpoint=model)
+
+
+def test_a_waveform_of_another_byte_order_is_the_same(model):
+    sound = speech(1).ravel()
+    texts = [
+        transcribe(sound.astype(kind), 16_000, checkpoint=model).text for kind in ("<f4", ">f4")
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_silence_has_empty_subtitles(files, model):
@@ -473,6 +493,21 @@ def test_an_interrupted_file_keeps_what_is_there_and_is_resumed(long, model, for
         out.name,
         whole.name,
     ]
+
+
+def test_of_a_file_that_was_cut_otherwise_before_only_the_last_segments_are_kept(long):
+    journal = long.with_name("journal")
+    interrupted = Record(Journal(journal, {}))
+    interrupted.add(long, Segment(0, 2, "heard without a detector", Task.ASR, 0.5))
+    interrupted.flush()
+    seen = [Segment(start, start + 1, "seen", Task.AVSR, 0.5) for start in (0, 1)]
+    resumed = Record(Journal(journal, {}))
+    for segment in seen:
+        resumed.add(long, segment)
+    resumed.end(Transcript(long, seen))
+    resumed.flush()
+    known = Record(Journal(journal, {})).known(long)
+    assert known.segments == seen
 
 
 def test_a_folder_is_resumed_and_a_changed_file_is_transcribed_again(files, model, monkeypatch):

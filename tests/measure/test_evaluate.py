@@ -248,6 +248,14 @@ def test_a_comparison_tells_a_real_difference_from_chance(tmp_path):
         compare(tmp_path / "first", tmp_path)
 
 
+@pytest.mark.parametrize("row", ['{"id": "a"}', "[1]", "3"])
+def test_a_comparison_of_other_rows_is_refused(tmp_path, row):
+    write_scores(tmp_path / "first", [1])
+    (tmp_path / "hypotheses.jsonl").write_text(row)
+    with pytest.raises(InputError, match=r"hypotheses\.jsonl holds other rows than"):
+        compare(tmp_path / "first", tmp_path)
+
+
 def test_a_comparison_leaves_out_clips_without_a_text(tmp_path):
     for name, errors in (("first", 6), ("second", 0)):
         write_scores(tmp_path / name, [0, 3])

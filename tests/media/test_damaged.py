@@ -105,6 +105,29 @@ def test_what_neither_shows_nor_sounds_anything_is_a_gap(tmp_path):
     assert [frames[index].any() for index in (19, 43, 46, 58, 61)] == [1, 1, 0, 0, 1]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_pictures_that_are_shown_in_another_order_leave_no_gap(tmp_path, suffix):
+    """A screen that was recorded at one picture a second, with B-frames."""
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 255, (48, 80), np.uint8)
+    with av.open(str(tmp_path / "whole.mp4"), "w") as container:
+        video = container.add_stream("libx264", rate=1, options={"threads": "1", "bf": "2"})
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        audio = container.add_stream("aac", rate=8000, layout="mono")
+        for second in range(12):
+            image = np.ascontiguousarray(scene[:, second : second + 64])
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="gray")))
+        container.mux(video.encode(None))
+        for begin in range(12):
+            add_tone_at(container, audio, begin)
+        container.mux(audio.encode(None))
+    copy_interleaved(tmp_path / "whole.mp4", tmp_path / f"a.{suffix}")
+    for stream in (streams.video_frames, streams.audio_blocks):
+        pieces, error = read(stream(tmp_path / f"a.{suffix}"))
+        assert pieces
+        assert not error
+
+
 def add_tone_at(container, stream, begin):
     tone = np.full((1, 8000), 5000, np.int16)
     frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")

@@ -142,6 +142,15 @@ def test_a_face_that_is_back_in_its_place_is_the_same():
     assert [len(track) for track in followed(scene([path]))] == [30]
 
 
+def test_a_face_that_has_long_been_away_is_another_one(monkeypatch):
+    path = walk(100, 110)
+    path[20:50] = [None] * 30
+    monkeypatch.setattr(faces, "REMEMBERED", 30)
+    assert [len(track) for track in followed(scene([path]))] == [20, 10]
+    monkeypatch.setattr(faces, "REMEMBERED", 31)
+    assert [len(track) for track in followed(scene([path]))] == [30]
+
+
 def upright_detector(head):
     """Sees the white mouth of an upright head; a turned one it sees too, but upright and badly."""
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from omni_avsr.media import speaker
 from omni_avsr.media.faces import Track
 from omni_avsr.media.speaker import speaking_face, speaking_faces
 
@@ -77,6 +78,21 @@ def test_a_listener_who_comes_and_goes_changes_nothing():
     a = seen(0, 300, loudness, [(0, 300)], seed=1)
     passers = [seen(begin, begin + 40, loudness, [], seed=begin) for begin in (20, 90, 91, 200)]
     assert chosen([a, *passers], loudness) == [(0, 0)]
+
+
+def test_a_face_is_only_scored_where_it_is_seen(monkeypatch):
+    loudness = speech(2000)
+    passers = [seen(begin, begin + 40, loudness, [], seed=begin) for begin in range(0, 2000, 40)]
+    scored = []
+    of = speaker._Scores.of
+
+    def counted(self, track, begin, end):
+        scored.append(track)
+        return of(self, track, begin, end)
+
+    monkeypatch.setattr(speaker._Scores, "of", counted)
+    chosen(passers, loudness)
+    assert len(scored) <= 5 * len(passers)
 
 
 def test_without_sound_a_face_speaks_that_moves_its_mouth():

@@ -200,6 +200,14 @@ def test_a_bad_file_is_one_sentence_that_names_it(tmp_path, kind):
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["a:b.wav", "concat:a.wav", "http:a.wav", "file:a.wav"])
+def test_a_name_with_a_colon_is_a_file_and_no_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_tone(tmp_path / "a.wav", rate=8000).rename(name)
+    assert len(streams.read_audio(name)) == 16_000
+    assert streams.probe(name).sample_rate == 8000
+
+
 def test_a_missing_stream_is_named(tmp_path):
     write_tone(tmp_path / "x.wav")
     with pytest.raises(InputError, match=r"x\.wav has no video stream"):

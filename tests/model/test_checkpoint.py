@@ -6,11 +6,13 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.errors import InputError
+from omni_avsr.model import checkpoint
 from omni_avsr.model.config import FORMAT
 from tests.support.towers import SMALL, TEXTS, avhubert_config, clips
 
@@ -146,9 +148,85 @@ def test_weights_that_do_not_fit_the_config_are_named(copied):
     weights = load_file(copied / "model.safetensors")
     weights.pop("video_compressor.projectors.5.0.bias")
     save_file(weights, copied / "model.safetensors")
-    message = r"only one of them has: video_compressor\.projectors\.5\.0\.bias"
+    message = r"only one of them has, .*, video_compressor\.projectors\.5\.0\.bias"
     with pytest.raises(InputError, match=message):
         OmniAVSR.from_pretrained(copied)
+
+
+def test_weights_of_another_shape_than_the_config_says_are_named(copied):
+    edit_json(copied / "config.json", lambda config: config.update(projector_width=8))
+    message = r"or in another shape, audio_compressor\.projectors\.16\.0\.bias"
+    with pytest.raises(InputError, match=message):
+        OmniAVSR.from_pretrained(copied)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        "adapters/shared/adapter_model.safetensors",
+        "adapters/shared/adapter_config.json",
+    ],
+)
+def test_a_file_that_was_not_written_completely_is_refused_with_its_folder(copied, name):
+    content = (copied / name).read_bytes()
+    (copied / name).write_bytes(content[:100])
+    with pytest.raises(InputError, match=f"{copied} is damaged or not complete"):
+        OmniAVSR.from_pretrained(copied)
+
+
+def test_a_tokenizer_that_was_not_written_completely_is_refused(saved, copied):
+    _, processor, _ = saved
+    processor.save_pretrained(copied)
+    (copied / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(InputError, match=f"no tokenizer can be read from {copied}"):
+        OmniAVSRProcessor.from_pretrained(copied)
+
+
+def test_a_field_of_another_type_is_named(copied):
+    edit_json(copied / "config.json", lambda config: config.update(audio_rates="4,16"))
+    with pytest.raises(InputError, match=r"config\.json: .* 'audio_rates'"):
+        OmniAVSR.from_pretrained(copied)
+
+
+def test_a_folder_of_something_else_is_no_model(tower_folders, tmp_path):
+    for folder in (tmp_path, tower_folders["llm"]):
+        for kind in (OmniAVSR, OmniAVSRProcessor):
+            with pytest.raises(InputError, match=r"no config\.json of a model of type omni-avsr"):
+                kind.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_model_that_was_half_written_over_another_is_no_model(saved, copied, full, monkeypatch):
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="No space left"):
+        saved[0].save_pretrained(copied, full=full)
+    with pytest.raises(InputError, match="the model was not written completely"):
+        OmniAVSR.from_pretrained(copied)
+
+
+def test_a_tower_that_is_missing_from_its_model_is_not_looked_for_on_the_hub(saved, tmp_path):
+    saved[0].save_pretrained(tmp_path, full=True)
+    shutil.rmtree(tmp_path / "towers/llm")
+    with pytest.raises(InputError, match=f"the llm tower {tmp_path}/towers/llm does not exist"):
+        OmniAVSR.from_pretrained(tmp_path)
+
+
+def test_a_disk_that_is_full_is_said_to_be(saved, tmp_path, monkeypatch):
+    def fail(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(InputError, match=r"cannot be written: .* No space left"):
+        saved[0].save_pretrained(tmp_path)
+
+
+def test_a_config_can_be_given_to_the_auto_classes(saved):
+    config = AutoConfig.from_pretrained(saved[2])
+    assert isinstance(AutoModel.from_pretrained(saved[2], config=config), OmniAVSR)
 
 
 def test_missing_adapters_are_named(copied):

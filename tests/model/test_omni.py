@@ -375,6 +375,22 @@ def test_a_batch_that_was_made_at_other_rates_is_refused(default):
         model(replace(batch, route=Route(Task.ASR, 16)))
 
 
+def test_layers_that_the_llm_does_not_have_are_named(tower_folders):
+    with pytest.raises(InputError, match=r"LlamaForCausalLM has no layers named q, v"):
+        OmniAVSR.from_towers(**tower_folders, **SMALL, lora_targets=["q", "v"])
+
+
+def test_a_tokenizer_with_more_tokens_than_the_llm_is_refused(tower_folders, tokenizer):
+    given = {**tower_folders, **SMALL}
+    tokenizer.add_special_tokens({"sep_token": "<sep>"})  # a special token is no part of a text
+    tokenizer.add_special_tokens({"cls_token": "<cls>"})
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    OmniAVSR.from_towers(**given, tokenizer=tokenizer)
+    tokenizer.add_tokens([f"word{i}" for i in range(9)])
+    with pytest.raises(InputError, match="the LLM embeddings of 320 tokens: is it the tokenizer"):
+        OmniAVSR.from_towers(**given, tokenizer=tokenizer)
+
+
 def test_a_batch_for_training_cannot_be_decoded(default):
     model, processor = default
     batch = processor(**clips(30, 12), text=TEXTS[:2], task="asr")

@@ -119,6 +119,13 @@ def test_an_input_error_of_another_process_is_raised_here(monkeypatch):
         next(toy.generate_shards("grid", "valid", 4000, 0, 1))
 
 
+@needs_espeak
+def test_a_folder_that_cannot_be_written_ends_with_a_message(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"Not a directory: .*file"):
+        corpus.write_corpus(tmp_path / "file", "grid", {"train": 1}, processes=1)
+
+
 def test_without_espeak_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(InputError, match=r'pip install "omni-avsr\[toy\]"'):

@@ -116,6 +116,15 @@ def test_features_whose_file_was_cut_are_encoded_again(encode, tmp_path, monkeyp
     assert len(encoded) == 1
 
 
+def test_features_whose_file_is_cut_while_a_run_reads_them_end_it_with_one_sentence(
+    encode, tmp_path
+):
+    dataset = encode(feature_cache=tmp_path / "features")
+    os.truncate(only_file(tmp_path / "features", ".features"), 100)
+    with pytest.raises(InputError, match=r"\.features was cut while it was read: start the run"):
+        clips_of(dataset)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".mp4"])
 @pytest.mark.parametrize("change", ["content", "time"])
 def test_other_files_have_other_features(encode, tmp_path, monkeypatch, suffix, change):

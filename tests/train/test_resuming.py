@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from filelock import FileLock
+from lightning.pytorch import loggers
 
 from omni_avsr.data import loading
 from omni_avsr.errors import InputError
@@ -28,6 +29,7 @@ from tests.support.runs import (
     fit_until_sigkill,
     noisy_step,
     outcome,
+    read_metrics,
     weights_of_model,
 )
 
@@ -215,12 +217,16 @@ def test_a_damaged_checkpoint_is_skipped_and_the_one_before_it_is_used(run, whol
     assert_same(whole, run.out)
 
 
-def test_a_full_disk_does_not_end_a_run(settings, monkeypatch, caplog):
+@pytest.mark.parametrize("valid_every", [0, 1])
+def test_a_full_disk_does_not_end_a_run(settings, monkeypatch, caplog, valid_every):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resume.torch, "save", full)
-    assert (fit(settings) / "config.json").is_file()
+    model = fit(replace(settings, audio_rates=(4,), valid_every=valid_every))
+    assert (model / "config.json").is_file()
+    of_last_step = "best.ckpt is missing: the model is that of the last step"
+    assert (of_last_step in caplog.text) == bool(valid_every)
     assert "no checkpoint written, the earlier ones remain" in caplog.text
     assert "No space left on device" in caplog.text
 
@@ -283,14 +289,72 @@ def test_a_run_that_an_older_version_has_started_is_resumed(run, whole, tmp_path
 
 
 def test_another_run_can_start_from_a_checkpoint(settings, tmp_path):
-    longer = replace(settings, max_steps=4, save_every=1, audio_rates=(4,))
+    longer = replace(settings, max_steps=5, save_every=1, audio_rates=(4,))
     kill_at_step(longer, 3)
     newest = resume.checkpoints(longer.out / "checkpoints")[0]
     other = replace(longer, out=tmp_path / "other", resume=str(newest))
-    kill_at_step(other, 3)
-    fit(other)
+    kill_at_step(other, 4)
+    with pytest.raises(InputError, match="is that of a run that trains another model"):
+        fit(replace(other, out=tmp_path / "larger", lora_rank=6))
     fit(longer)
+    assert not newest.exists()
+    fit(other)
     assert_same_weights(outcome(longer.out).weights, outcome(other.out).weights)
+
+
+@pytest.fixture(scope="module")
+def moved(long_settings, tmp_path_factory):
+    """A run that was killed in its last step, after its last validation, and then moved."""
+    folder = tmp_path_factory.mktemp("moved")
+    killed = replace(long_settings, out=folder / "run")
+    kill_at_step(killed, 8)
+    return replace(killed, out=killed.out.rename(folder / "moved"))
+
+
+def test_a_run_that_starts_from_a_checkpoint_does_not_end_with_the_best_one_before_it(
+    moved, whole, tmp_path
+):
+    start = resume.checkpoints(moved.out / "checkpoints")[0]
+    fit(replace(moved, out=tmp_path / "other", resume=str(start)))
+    best, last = weights_of_model(whole), weights_of_model(tmp_path / "other")
+    assert not all(torch.equal(best[name], last[name]) for name in best)
+
+
+def test_a_run_whose_folder_was_moved_ends_with_its_best_validation(moved, whole):
+    fit(moved)
+    assert_same(whole, moved.out)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"weights", "start.ckpt is damaged, or not a checkpoint of a run"),
+        ({"weights": 1}, "start.ckpt is damaged, or not a checkpoint of a run"),
+        ({"global_step": 2}, "start.ckpt has 2 steps, and --max-steps 2 leaves none to train"),
+    ],
+)
+def test_a_checkpoint_that_a_run_cannot_start_from_is_refused(settings, tmp_path, content, message):
+    start = tmp_path / "start.ckpt"
+    if isinstance(content, bytes):
+        start.write_bytes(content)
+    else:
+        torch.save(content, start)
+    with pytest.raises(InputError, match=message):
+        fit(replace(settings, resume=str(start)))
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", b"5,6,7\n", b"\x00\x00", b"3\n"])
+def test_damaged_metrics_do_not_keep_a_run_from_being_resumed(tmp_path, damage):
+    torch.save({"global_step": 9}, tmp_path / "resume-9.ckpt")
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_bytes(b"loss,step\n0.5,4\n" + damage)
+    logger = loggers.CSVLogger(tmp_path, name=None, version="")
+    resume.keep_metrics(logger, tmp_path / "resume-9.ckpt")
+    assert read_metrics(tmp_path) == [{"loss": "0.5", "step": "4"}]
+    metrics.write_bytes(damage)
+    logger = loggers.CSVLogger(tmp_path, name=None, version="")
+    resume.keep_metrics(logger, tmp_path / "resume-9.ckpt")
+    assert not metrics.exists()
 
 
 def test_a_run_that_starts_from_another_is_resumed(settings, whole, tmp_path):

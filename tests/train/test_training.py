@@ -1,9 +1,11 @@
 """Every method trains; what it writes can be loaded and decoded; each mistake is one sentence."""
 
 import json
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from safetensors.torch import load_file
 
 from omni_avsr import OmniAVSR, OmniAVSRConfig
 from omni_avsr.data.default import no_corpus
-from omni_avsr.data.loading import buckets
+from omni_avsr.data.loading import ClipKey, buckets
 from omni_avsr.data.seed import generator
 from omni_avsr.errors import InputError
 from omni_avsr.measure.evaluate import decode_file
@@ -192,6 +194,9 @@ def test_the_lora_of_the_video_encoder_is_trained(settings):
         ({"valid": "0%"}, "valid 0% is no share: more than 0% and less than 100% is one"),
         ({"valid": "100%"}, "valid 100% is no share"),
         ({"max_frames": 5}, "all 12 clips are longer than the 5 frames of a batch"),
+        ({"precision": "bf16-true"}, "unknown precision 'bf16-true'; available: 32-true, bf16-m"),
+        ({"devices": "0"}, "devices '0' is neither a number from 1 nor auto"),
+        ({"devices": "0,1"}, "devices '0,1' is neither a number from 1 nor auto"),
         ({"data": "/nowhere.csv"}, "label file /nowhere.csv does not exist"),
         ({"data": None, "valid": None}, "no label file for train, valid, test is given"),
     ],
@@ -244,6 +249,37 @@ def test_clips_without_text_are_refused_before_anything_else(settings, tmp_path,
     message = r"own\.csv has no text for 4 clips \(own/000, own/001, own/002, \.\.\.\): training"
     with pytest.raises(InputError, match=message):
         fit(replace(settings, **{split: labels}, llm="no/such/llm"))
+
+
+def test_validation_clips_of_which_no_file_is_there_are_refused(settings, tmp_path):
+    labels = tmp_path / "valid.csv"
+    labels.write_text("corpus,valid/one.mp4,9,0,we talk\ncorpus,valid/two.mp4,9,0,we talk\n")
+    message = r"valid\.csv: there is none of its 2 clips \(.*one.*\); of the first, .*one\.mp4 is"
+    with pytest.raises(InputError, match=message):
+        fit(replace(settings, valid=labels))
+
+
+def test_workers_that_do_not_share_memory_can_be_given_the_clips(make, settings):
+    """Python starts them with pickled copies on macOS, and everywhere from version 3.14."""
+    data = Batches(*make(), settings, no_progress)
+    clips = clips_of_run(settings, no_progress, no_corpus)
+    data.prepare(clips.train, clips.valid)
+    for loader in (data.training(), data.validation()):
+        dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
+        assert len(collate([dataset[ClipKey(0, 0)]]).texts) == 1
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("bf16-mixed", True), ("16-mixed", False)])
+def test_scaled_gradients_are_not_left_to_the_optimizer_to_unscale(
+    make, settings, precision, fused
+):
+    """They are unscaled before they are clipped; a fused optimizer would unscale them after it."""
+    training = Training(*make(), settings, data=None)
+    training._device = torch.device("cuda", 0)
+    trainer = SimpleNamespace(precision=precision)
+    training.trainer = trainer
+    optimizer = training.configure_optimizers()["optimizer"]
+    assert getattr(optimizer, "_step_supports_amp_scaling", False) == fused
 
 
 def test_a_share_of_the_training_clips_is_validated_on_and_not_trained_on(settings):
