@@ -44,8 +44,8 @@ def name_model(model: str) -> None:
     note(f"model: {model}")
     if is_toy(model):
         note(
-            "it knows nothing but the sentences of the toy world; docs/weights.md says how to get "
-            "a model of real speech, which --checkpoint names"
+            "it only knows the sentences of the toy world; --checkpoint takes a model of real "
+            "speech, and docs/weights.md says where to get one"
         )
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import COUNT, POSITIVE, option
+from omni_avsr.settings.base import COUNT, Bounds, option
 from omni_avsr.settings.shared import CheckpointOptions, FaceOptions, RateOptions, SoundOptions
 from omni_avsr.tasks import Task
 
 TRANSCRIPT_FORMATS = ("text", "json", "jsonl", "srt", "vtt", "trn")
+SECONDS = Bounds(0, 3600, above=True)
 TEXT_ENDING = ".txt"  # of the format text; the others are their own endings
 
 
@@ -36,9 +37,9 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptio
         16.0,
         "Longest window in seconds, at most what the audio encoder takes; longer speech is cut at "
         "its quietest place.",
-        bounds=POSITIVE,
+        bounds=SECONDS,
     )
-    pause: float = option(0.5, "A pause of so many seconds ends a window.", bounds=POSITIVE)
+    pause: float = option(0.5, "A pause of so many seconds ends a window.", bounds=SECONDS)
     max_frames: int = option(1500, "Video frames in a batch.", bounds=COUNT)
     out: Path | None = option(
         None,
