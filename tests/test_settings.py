@@ -58,7 +58,12 @@ def test_numbers_must_be_finite(value):
 
 @pytest.mark.parametrize(
     ("bounds", "words"),
-    [(COUNT, "1 or more"), (POSITIVE, "more than 0"), (SHARE, "from 0 to 1")],
+    [
+        (COUNT, "1 or more"),
+        (POSITIVE, "more than 0"),
+        (SHARE, "from 0 to 1"),
+        (Bounds(0, 9, above=True), "more than 0 and at most 9"),
+    ],
 )
 def test_bounds_are_told_in_words(bounds, words):
     assert str(bounds) == words

@@ -214,7 +214,7 @@ def transcribe(
     """Print what is said in videos, mouth clips or sounds of any length.
 
     What goes to --out is resumed by the same command after an interruption. The exit code is 1 if
-    some of the files fail, and 2 if all of them do.
+    a file is damaged or cannot be read, and 2 if nothing is transcribed.
     """
     from omni_avsr.cli.transcribe import run
 

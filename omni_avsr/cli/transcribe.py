@@ -14,7 +14,7 @@ from omni_avsr.cli.imports import quick_imports
 from omni_avsr.cli.terminal import Bars, complain, name_model, note
 from omni_avsr.decode.inputs import announced_seconds, expand
 from omni_avsr.decode.outputs import Writer
-from omni_avsr.decode.transcripts import Update
+from omni_avsr.decode.transcripts import Transcript, Update
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal, locked
 from omni_avsr.run import silence_libraries
@@ -31,7 +31,8 @@ def run(settings: TranscribeSettings, paths: Sequence[Path]) -> int:
     writer = Writer(settings.formats, settings.out, files, several)
     _check_detector(settings)
     seconds = _lengths(files)
-    failed = len(files) - len(seconds)
+    failed: list[Transcript] = []
+    useless = len(files) - len(seconds)  # files of which nothing is transcribed
     if seconds:
         model = chosen_model(settings.checkpoint)
         name_model(model)
@@ -42,12 +43,13 @@ def run(settings: TranscribeSettings, paths: Sequence[Path]) -> int:
         transcriber = Transcriber(**{**vars(settings), "checkpoint": model})
         with _journal(settings, paths, writer, model) as journal:
             with writer:
-                failed += _write(transcriber.follow(list(seconds), journal), writer, seconds)
-            if not failed:
+                failed = _write(transcriber.follow(list(seconds), journal), writer, seconds)
+            useless += sum(not transcript.segments for transcript in failed)
+            if not useless:
                 journal.remove()
-    if not failed:
-        return 0
-    return 2 if failed == len(files) else 1
+    if useless == len(files):
+        return 2
+    return 1 if useless or failed else 0
 
 
 def _check_detector(settings: TranscribeSettings) -> None:
@@ -69,13 +71,16 @@ def _lengths(files: Iterable[Path]) -> dict[Path, float]:
     return seconds
 
 
-def _write(updates: Iterable[Update], writer: Writer, seconds: dict[Path, float]) -> int:
-    """Writes the updates and shows how far they have come; returns how many files failed."""
+def _write(
+    updates: Iterable[Update], writer: Writer, seconds: dict[Path, float]
+) -> list[Transcript]:
+    """Writes the updates and shows how far they have come; returns the transcripts with errors."""
     total = 1 + int(sum(seconds.values()))
     bars = Bars()
     bars("Transcribing", 0, total)
     ended = 0.0  # seconds of the files that have ended
-    segments = cut = failed = 0
+    segments = cut = 0
+    failed: list[Transcript] = []
     noted: set[str] = set()
     for update in updates:
         writer.write(update)
@@ -86,7 +91,7 @@ def _write(updates: Iterable[Update], writer: Writer, seconds: dict[Path, float]
         if segment is None:
             ended += seconds[transcript.file]
             if transcript.error:
-                failed += 1
+                failed.append(transcript)
                 complain(transcript.error)
         else:
             segments += 1

@@ -20,9 +20,10 @@ class Bounds:
     above: bool = False
 
     def __str__(self) -> str:
-        if self.high < math.inf:
-            return f"from {self.low} to {self.high}"
-        return f"more than {self.low}" if self.above else f"{self.low} or more"
+        if self.above:
+            most = "" if self.high == math.inf else f" and at most {self.high}"
+            return f"more than {self.low}{most}"
+        return f"{self.low} or more" if self.high == math.inf else f"from {self.low} to {self.high}"
 
     def hold(self, value: float) -> bool:
         """Whether the value lies between them; NaN and infinity never do."""

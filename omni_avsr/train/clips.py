@@ -84,20 +84,20 @@ def _label_files(
 
 def _split(clips: Sequence[Clip], share: float) -> tuple[list[Clip], list[Clip]]:
     """The clips to train on, and a share of them to validate on, chosen by their ids."""
-    train = [clip for clip in clips if _lot(clip) >= share]
-    valid = [clip for clip in sorted(clips, key=_lot) if _lot(clip) < share]
-    if not (train and valid):
+    if len(clips) < 2:
         raise InputError(
-            f"of {len(clips)} clips, --valid {share:.3%} leaves {len(train)} to train and "
-            f"{len(valid)} to validate on: give another share, or a label file"
+            "a share of the clips to validate on needs two clips or more, there is one"
         )
-    return train, valid
+    by_lot = sorted(clips, key=_lot)
+    count = min(max(1, round(share * len(clips))), len(clips) - 1)
+    valid = by_lot[:count]
+    chosen = {clip.id for clip in valid}
+    return [clip for clip in clips if clip.id not in chosen], valid
 
 
-def _lot(clip: Clip) -> float:
-    """A number from 0 to 1 that is the same for a clip in every run."""
-    drawn = hashlib.sha256(clip.id.encode()).digest()
-    return int.from_bytes(drawn[:8]) / 2**64
+def _lot(clip: Clip) -> bytes:
+    """What a clip is chosen by, the same in every run."""
+    return hashlib.sha256(clip.id.encode()).digest()
 
 
 def _refuse_silence(clips: Sequence[Clip], file: Path) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from omni_avsr import Transcriber, transcribe
 from omni_avsr.cli.app import app
-from omni_avsr.decode.contents import Lips, look
+from omni_avsr.decode.contents import Lips, look, windows_of
 from omni_avsr.decode.decode import load_decoder
 from omni_avsr.decode.inputs import expand
 from omni_avsr.decode.record import Record
@@ -252,6 +252,23 @@ def test_a_bad_file_does_not_end_the_others_and_the_exit_code_says_so(files, mod
     assert "gone.mp4 does not exist" in result.output
     alone = CliRunner().invoke(app, ["transcribe", paths[1], "--checkpoint", model])
     assert alone.exit_code == 2
+
+
+def test_a_file_that_is_damaged_in_places_is_transcribed_with_exit_code_1(
+    files, model, tmp_path, monkeypatch
+):
+    def windows_of_damaged(file, *options):
+        yield from windows_of(file, *options)
+        raise InputError(f"{file} is damaged")
+
+    monkeypatch.setattr("omni_avsr.decode.transcribe.windows_of", windows_of_damaged)
+    out = tmp_path / "talk.txt"
+    options = ["--checkpoint", model, "--max-new-tokens", "4", "--out", str(out)]
+    result = CliRunner().invoke(app, ["transcribe", str(files / "both.mp4"), *options])
+    assert result.exit_code == 1
+    assert "both.mp4 is damaged" in result.output
+    assert out.is_file()
+    assert not list(tmp_path.glob("*.part"))  # what is left of a damaged file is all there is
 
 
 def test_a_folder_is_its_media_and_subtitles_go_to_a_folder(files, model, tmp_path):
