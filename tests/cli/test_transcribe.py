@@ -107,7 +107,7 @@ def test_a_note_is_said_once(monkeypatch, tmp_path, capsys):
     files = [tmp_path / "a.wav", tmp_path / "b.wav"]
     updates = [Update(Transcript(file, notes=["only heard"]), None) for file in files]
     writer = Writer(["text"], None, files, several=True)
-    assert transcribe._write(updates, writer, dict.fromkeys(files, 1.0)) == 0
+    assert transcribe._write(updates, writer, dict.fromkeys(files, 1.0)) == []
     assert capsys.readouterr().err.count("only heard") == 1
 
 
