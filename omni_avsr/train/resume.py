@@ -250,7 +250,8 @@ def refuse_other_clips(settings: TrainSettings, clips: str) -> None:
     record = read_run(settings.out)
     if record is None or record.clips in ("", clips):  # older versions recorded none
         return
-    files = ", ".join(str(file) for file in (settings.data, settings.valid) if file)
+    valid = settings.valid if settings.valid_share is None else None
+    files = ", ".join(str(file) for file in (settings.data, valid) if file)
     raise InputError(
         f"{settings.out} was started with other clips than {files or 'the toy corpus'} has now: "
         "restore them to resume it, or choose another --out"
