@@ -65,7 +65,8 @@ def log_mel(audio: Tensor, mels: int, frames: int, inside: Tensor | None = None)
     window = torch.hann_window(MEL_WINDOW, device=audio.device)
     spectrum = torch.stft(audio, MEL_WINDOW, MEL_HOP, window=window, return_complex=True)
     power = spectrum.abs() ** 2  # (B, MEL_WINDOW / 2 + 1, columns)
-    mel = _mel_filters(mels, audio.device) @ power[..., : 2 * frames]
+    with torch.autocast(audio.device.type, enabled=False):  # half precision overflows at a click
+        mel = _mel_filters(mels, audio.device) @ power[..., : 2 * frames]
     mel = mel.clamp(min=QUIETEST).log10()
     if inside is None:
         inside = torch.ones_like(mel[:, :1], dtype=torch.bool)

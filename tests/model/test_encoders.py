@@ -70,6 +70,16 @@ def test_log_mel_is_whispers():
     torch.testing.assert_close(found, expected["input_features"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_log_mel_is_computed_in_single_precision_under_autocast(dtype):
+    click = torch.zeros(1, 30 * SAMPLE_RATE)
+    click[0, 1000] = 1
+    wave = F.layer_norm(click, click.shape[1:])
+    expected = log_mel(wave, 20, 1500)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(log_mel(wave, 20, 1500), expected)
+
+
 def test_padded_audio_context_is_the_published_encoder(whisper):
     wave = torch.randn(1, 20_000)
     expected = whisper(log_mel(wave, 20, 1500)).last_hidden_state[:, :62]
