@@ -49,7 +49,8 @@ class Transcriber:
     """
 
     def __init__(self, checkpoint: str | Path | None = None, **options: Any):
-        self.settings = TranscribeSettings(checkpoint=checkpoint, **options)  # type: ignore[arg-type]  # which it parses
+        name = None if checkpoint is None else str(checkpoint)
+        self.settings = TranscribeSettings(checkpoint=name, **options)
         with silent_libraries():
             self.decoder = load_decoder(
                 self.settings.checkpoint, self.settings.device, self.settings.towers

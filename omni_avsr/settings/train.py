@@ -10,6 +10,24 @@ from omni_avsr.settings.base import COUNT, DECIBELS, POSITIVE, SEED, SHARE, WHOL
 from omni_avsr.settings.shared import LabelOptions, ToyOptions
 from omni_avsr.tasks import Task
 
+# What makes a model beside its towers; those that are not given are the method's
+MODEL_OPTIONS = (
+    "method",
+    "tasks",
+    "audio_rates",
+    "video_rates",
+    "adapters",
+    "projectors",
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "video_lora_rank",
+    "video_lora_alpha",
+    "projector_width",
+    "sink_loss_weight",
+    "audio_context",
+)
+
 
 @dataclass(frozen=True)
 class MethodOptions(Settings):
@@ -250,16 +268,5 @@ class TrainSettings(
 
     def model_settings(self) -> methods.ConfigFields:
         """What OmniAVSR.from_towers takes beside the towers; only what overrides the method."""
-        overrides = ("tasks", "audio_rates", "video_rates", "adapters", "projectors")
-        sizes = (
-            "lora_rank",
-            "lora_alpha",
-            "lora_targets",
-            "video_lora_rank",
-            "video_lora_alpha",
-            "projector_width",
-            "sink_loss_weight",
-            "audio_context",
-        )
-        chosen = {name: getattr(self, name) for name in ("method", *overrides, *sizes)}
+        chosen = {name: getattr(self, name) for name in MODEL_OPTIONS}
         return {name: value for name, value in chosen.items() if value is not None}

@@ -7,25 +7,12 @@ from omni_avsr.choice import model_of
 from omni_avsr.errors import InputError
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.settings import TrainSettings
+from omni_avsr.settings.train import MODEL_OPTIONS
 from omni_avsr.train.resume import shown
 
 TOWERS = {"audio": "audio_encoder", "video": "video_encoder", "llm": "llm"}
 # Settings that the weights of a checkpoint fix
-FIXED = (
-    "method",
-    "tasks",
-    "audio_rates",
-    "video_rates",
-    "adapters",
-    "projectors",
-    "lora_rank",
-    "lora_alpha",
-    "lora_targets",
-    "video_lora_rank",
-    "video_lora_alpha",
-    "projector_width",
-    "audio_context",
-)
+FIXED = tuple(name for name in MODEL_OPTIONS if name != "sink_loss_weight")
 
 
 def load_start(checkpoint: str, settings: TrainSettings) -> tuple[OmniAVSR, OmniAVSRProcessor]:
