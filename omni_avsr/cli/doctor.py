@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from omni_avsr.files import cache_root
+from omni_avsr.settings import CheckpointOptions
 from omni_avsr.tasks import MOUTH_SIZE, SAMPLE_RATE, VERSION, VIDEO_FPS, Task
 
 GIGABYTE = 1_000_000_000  # bytes
@@ -148,7 +149,7 @@ def self_test() -> Finding:
     from omni_avsr.decode.decode import load_decoder
 
     started = time.perf_counter()
-    decoder = load_decoder("tiny")
+    decoder = load_decoder(CheckpointOptions(checkpoint="tiny"))
     torch.manual_seed(0)
     sound = torch.randn(SELF_TEST_SECONDS * SAMPLE_RATE)
     frames = (SELF_TEST_SECONDS * VIDEO_FPS, MOUTH_SIZE, MOUTH_SIZE)

@@ -24,7 +24,6 @@ from omni_avsr.cli.terminal import (
 )
 from omni_avsr.run import silence_libraries
 from omni_avsr.settings import EvaluateSettings, TrainSettings
-from omni_avsr.settings.shared import CheckpointOptions
 
 PANEL = "Measure models"
 STUDY = Path("runs/scale")  # where a scaling study goes without --out
@@ -98,7 +97,7 @@ def info(
 
     silence_libraries()
     moved = tuple(tower.split(",")) if tower else None
-    facts = inspect(checkpoint, CheckpointOptions(tower=moved).towers)
+    facts = inspect(checkpoint, moved)
     if as_json:
         print(json.dumps(facts.as_json(), indent=1))
     else:

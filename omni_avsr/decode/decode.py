@@ -5,7 +5,7 @@ seed and, if it is babble, the voices of its file, whatever the clip is batched 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from omni_avsr.decode.hypothesis import Hypothesis
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model.precision import chosen_dtype
 from omni_avsr.run import Progress, no_progress, with_progress
-from omni_avsr.settings import DecodingOptions
+from omni_avsr.settings import CheckpointOptions, DecodingOptions
 from omni_avsr.tasks import CLEAN, Condition, Route, Row
 
 
@@ -72,20 +73,16 @@ class Decoder:
         return [Decoded(*of_clip) for of_clip in facts]
 
 
-def load_decoder(
-    checkpoint: str | None, device: str = "auto", towers: Mapping[str, str | Path] | None = None
-) -> Decoder:
-    """The model of a run, a folder or a hub id; by default of the newest run, or else tiny.
-
-    `towers` says where moved towers are now, by their kind.
-    """
-    chosen_device = _device(device)
-    name = chosen_model(checkpoint)
-    moved = dict(towers or {})
-    model = OmniAVSR.from_pretrained(name, towers=moved)
-    model.to(chosen_device)  # type: ignore[arg-type]  # transformers' wrapper has no types
+def load_decoder(options: CheckpointOptions) -> Decoder:
+    """The model of a run, a folder or a hub id; by default of the newest run, or else tiny."""
+    device = _device(options.device)
+    name = chosen_model(options.checkpoint)
+    towers: dict[str, str | Path] = {**options.towers}
+    dtype = chosen_dtype(options.dtype, device)
+    model = OmniAVSR.from_pretrained(name, towers=towers, dtype=dtype)
+    model.to(device)  # type: ignore[arg-type]  # transformers' wrapper has no types
     model.eval()
-    return Decoder(model, OmniAVSRProcessor.from_pretrained(name, towers=moved), name)
+    return Decoder(model, OmniAVSRProcessor.from_pretrained(name, towers=towers), name)
 
 
 def _device(name: str) -> str:

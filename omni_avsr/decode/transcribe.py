@@ -52,9 +52,7 @@ class Transcriber:
         name = None if checkpoint is None else str(checkpoint)
         self.settings = TranscribeSettings(checkpoint=name, **options)
         with silent_libraries():
-            self.decoder = load_decoder(
-                self.settings.checkpoint, self.settings.device, self.settings.towers
-            )
+            self.decoder = load_decoder(self.settings)
         config = self.decoder.model.config
         if config.longest_sound is not None:
             encoder_takes = config.longest_sound / SAMPLE_RATE  # seconds

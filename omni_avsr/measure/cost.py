@@ -14,6 +14,7 @@ from omni_avsr.decode.decode import load_decoder
 from omni_avsr.model import Media, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import adapter_names
 from omni_avsr.run import read_run
+from omni_avsr.settings import CheckpointOptions
 from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Row, Task
 
 SECONDS = 4  # length of the speech whose FLOPs are counted
@@ -72,9 +73,10 @@ class ModelFacts:
         return {**asdict(self), "costs": [cost.as_json() for cost in self.costs]}
 
 
-def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = None) -> ModelFacts:
-    """The facts of a checkpoint, some of whose towers may have moved."""
-    decoder = load_decoder(checkpoint, "cpu", towers)
+def inspect(checkpoint: str | None, tower: tuple[str, ...] | None = None) -> ModelFacts:
+    """The facts of a checkpoint, some of whose towers may have moved: KIND=FOLDER each."""
+    options = CheckpointOptions(checkpoint=checkpoint, tower=tower, device="cpu", dtype="float32")
+    decoder = load_decoder(options)
     model = decoder.model
     config = model.config
     routes = config.routes()

@@ -23,7 +23,7 @@ from omni_avsr.tasks import CLEAN, Condition, Route
 from omni_avsr.text import normalise
 
 HYPOTHESES = "hypotheses.jsonl"
-PLACE = ("out", "device", "max_frames")  # settings that do not change what is decoded
+PLACE = ("out", "device", "max_frames", "workers")  # settings that do not change what is decoded
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def decode_file(
     """
     if settings.out:
         _refuse_output(settings.out, settings.data)
-    decoder = load_decoder(settings.checkpoint, settings.device, settings.towers)
+    decoder = load_decoder(settings)
     route = decoder.model.config.choose(settings.task, settings.audio_rate, settings.video_rate)
     if settings.merge:
         decoder = Decoder(decoder.model.merge(route), decoder.processor, decoder.name)
@@ -78,7 +78,7 @@ def evaluate(
     """
     hypotheses = settings.out / HYPOTHESES
     _refuse_output(hypotheses, settings.data)
-    decoder = load_decoder(settings.checkpoint, settings.device, settings.towers)
+    decoder = load_decoder(settings)
     routes = decoder.model.config.routes(settings.audio_rates, settings.video_rates, settings.tasks)
     passes = _passes(settings.conditions, routes)
     if not passes:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.error import NoMatchingPeftModuleError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -82,6 +83,16 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
         tuner: Any = model.base_model
         tuner.set_adapter(list(names))
         model.set_requires_grad(list(model.peft_config), True)
+
+
+def leave_casting_to_autocast(model: nn.Module) -> None:
+    """Stops the LoRAs from casting their inputs to float32, to run under autocast only.
+
+    Autocast would cast them back, and each copy would be kept for the backward pass: a third more.
+    """
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.cast_input_dtype_enabled = False
 
 
 def recompute_context(model: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

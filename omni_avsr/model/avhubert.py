@@ -21,6 +21,7 @@ CPU_CHUNK = 32  # frames whose activations fit a core's cache
 CHUNK = 2048  # frames, on other devices
 REACH = 2  # frames before and after its own that the first convolution sees
 
+STATISTICS = torch.float32  # type of the BatchNorms in every model
 Conv = nn.Conv2d | nn.Conv3d
 Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -67,15 +68,15 @@ class Block(nn.Module):
     def __init__(self, inner: int, outer: int, stride: int):
         super().__init__()
         self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outer)
+        self.bn1 = nn.BatchNorm2d(outer, dtype=STATISTICS)
         self.relu1 = nn.PReLU(outer)
         self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outer)
+        self.bn2 = nn.BatchNorm2d(outer, dtype=STATISTICS)
         self.relu2 = nn.PReLU(outer)
         self.downsample: Any = nn.ModuleList()
         if stride != 1 or inner != outer:
             self.downsample.append(nn.Conv2d(inner, outer, 1, stride, bias=False))
-            self.downsample.append(nn.BatchNorm2d(outer))
+            self.downsample.append(nn.BatchNorm2d(outer, dtype=STATISTICS))
 
     def shortcut(self, x: Tensor) -> Tensor:
         return normed_convolution(x, *self.downsample) if self.downsample else x
@@ -96,7 +97,7 @@ class FrontEnd(nn.Module):
         first = widths[0]
         kernel = (2 * REACH + 1, 7, 7)
         self.conv3d = nn.Conv3d(1, first, kernel, (1, stride, stride), (REACH, 3, 3), bias=False)
-        self.bn3d = nn.BatchNorm3d(first)
+        self.bn3d = nn.BatchNorm3d(first, dtype=STATISTICS)
         self.relu3d = nn.PReLU(first)
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.trunk = nn.Sequential()

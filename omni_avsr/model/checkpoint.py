@@ -29,6 +29,7 @@ from transformers.utils import CONFIG_NAME
 from omni_avsr.errors import InputError
 from omni_avsr.model import adapters
 from omni_avsr.model.config import OmniAVSRConfig
+from omni_avsr.model.precision import to_dtype
 from omni_avsr.model.towers import KINDS, Origin, build, checksum, find, locate, saved_name, verify
 from omni_avsr.model.vocabulary import embedded_ids
 
@@ -145,11 +146,6 @@ def _folder(name: str | Path, options: dict[str, Any]) -> Path:
         raise InputError(
             f"{name} is not a folder here, and the hub does not provide it: {reason}"
         ) from None
-
-
-def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The dtype, given as such or by its name."""
-    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
 def _load_towers(

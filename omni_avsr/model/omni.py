@@ -32,6 +32,7 @@ from omni_avsr.model.compress import Compressor, group_by_length, length_mask, u
 from omni_avsr.model.config import PLACEHOLDERS, TASK_TOKENS, OmniAVSRConfig
 from omni_avsr.model.decorrelation import middle_layers, sink_losses
 from omni_avsr.model.loss import label_loss
+from omni_avsr.model.precision import to_dtype
 from omni_avsr.model.vocabulary import embedded_ids, token_settings
 from omni_avsr.model.whisper import encode_audio
 from omni_avsr.tasks import FRAME_RATES, MODALITIES, Route, audio_frames, longest_transcript
@@ -165,7 +166,7 @@ class OmniAVSR(PreTrainedModel):
         configs: dict[str, PreTrainedConfig] = {}
         for kind, source in sources.items():
             if source is not None:
-                tower = towers.build(kind, source, checkpoint.to_dtype(dtype))
+                tower = towers.build(kind, source, to_dtype(dtype))
                 modules[kind] = tower
                 configs[kind] = tower.config
                 origins[kind] = towers.record(source)

@@ -84,7 +84,7 @@ def _from_config(kind: str, config: PreTrainedConfig, dtype: torch.dtype) -> Pre
     if kind == "llm":
         return AutoModelForCausalLM.from_config(config, dtype=dtype)
     encoder: Any = {"audio": WhisperEncoder, "video": AVHubertEncoder}[kind]
-    return encoder(config).to(dtype)
+    return encoder._from_config(config, dtype=dtype)
 
 
 def _from_name(kind: str, name: str, dtype: torch.dtype, revision: str | None) -> PreTrainedModel:

@@ -8,12 +8,14 @@ types. Needs nothing but Python.
 from omni_avsr.settings.base import Settings
 from omni_avsr.settings.data import CheckSettings, PrepareSettings
 from omni_avsr.settings.decode import DecodeSettings, DecodingOptions, EvaluateSettings
+from omni_avsr.settings.shared import CheckpointOptions
 from omni_avsr.settings.toy import DemoSettings, ToySettings
 from omni_avsr.settings.train import TrainSettings
 from omni_avsr.settings.transcribe import TranscribeSettings
 
 __all__ = [
     "CheckSettings",
+    "CheckpointOptions",
     "DecodeSettings",
     "DecodingOptions",
     "DemoSettings",

@@ -8,6 +8,7 @@ from omni_avsr.settings.base import COUNT, Settings, option
 
 WORLDS = ("grid", "open", "mixed")
 TOWERS = ("audio", "video", "llm")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,19 @@ class FaceOptions(Settings):
 
 
 @dataclass(frozen=True)
-class CheckpointOptions(Settings):
+class PrecisionOptions(Settings):
+    """In which numbers the frozen towers are kept."""
+
+    dtype: str = option(
+        "auto",
+        "Numbers of the frozen towers: float32, bfloat16, float16, or auto, which is bfloat16 on a "
+        "GPU that has it, else float32.",
+        DTYPES,
+    )
+
+
+@dataclass(frozen=True)
+class CheckpointOptions(PrecisionOptions):
     """Which model decodes, where, and how."""
 
     checkpoint: str | None = option(

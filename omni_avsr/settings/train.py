@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omni_avsr import methods
 from omni_avsr.settings.base import COUNT, DECIBELS, POSITIVE, SEED, SHARE, WHOLE, Settings, option
-from omni_avsr.settings.shared import LabelOptions, ToyOptions
+from omni_avsr.settings.shared import LabelOptions, PrecisionOptions, ToyOptions
 from omni_avsr.tasks import Task
 
 # What makes a model beside its towers; those that are not given are the method's
@@ -90,7 +90,7 @@ class MethodOptions(Settings):
 
 
 @dataclass(frozen=True)
-class ModelOptions(Settings):
+class ModelOptions(PrecisionOptions):
     """The towers, and the sizes of what is trained between them."""
 
     from_: str | None = option(
@@ -207,7 +207,8 @@ class RunOptions(Settings):
     )
     precision: str | None = option(
         None,
-        "32-true, bf16-mixed or 16-mixed.  [default: bf16-mixed on a GPU, else 32-true]",
+        "In which numbers the passes compute: 32-true, bf16-mixed or 16-mixed.  [default: "
+        "mixed if --dtype is half precision or on a GPU, in bfloat16 if it can]",
         ("32-true", "bf16-mixed", "16-mixed"),
     )
     devices: str = option("auto", "How many devices of a machine: a number, or auto.")
@@ -217,7 +218,12 @@ class RunOptions(Settings):
         "ddp; fsdp, which shards the LLM's layers; auto is ddp if there are several devices.",
         ("auto", "ddp", "fsdp"),
     )
-    workers: int = option(0, "Processes that read clips.", bounds=WHOLE)
+    workers: int | None = option(
+        None,
+        "Processes that read clips ahead.  [default: up to 4 for each GPU, 0 without one and for "
+        "features in memory]",
+        bounds=WHOLE,
+    )
     logger: str = option(
         "tensorboard",
         "tensorboard, wandb, csv or none; all but none write metrics.csv.",

@@ -13,6 +13,8 @@ from omni_avsr.data.default import MakeCorpus, no_corpus
 from omni_avsr.errors import InputError
 from omni_avsr.files import locked
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model.adapters import leave_casting_to_autocast
+from omni_avsr.model.precision import chosen_dtype, chosen_precision
 from omni_avsr.run import Progress, finish_run, is_first_process, no_progress, start_run
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import VIDEO_FPS
@@ -50,7 +52,12 @@ def _fit(
     given = settings
     clips = clips_of_run(settings, progress, corpus)
     torch.manual_seed(settings.seed)
-    model, processor = _model(settings)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = chosen_dtype(settings.dtype, device)
+    precision = chosen_precision(settings.precision, dtype, device)
+    model, processor = _model(settings, dtype)
+    if precision != "32-true":
+        leave_casting_to_autocast(model)
     if settings.from_ is not None:
         settings = as_started(settings.from_, settings, model.config)
     clips = clips.that_fit(settings, model.config.longest_sound)
@@ -60,7 +67,7 @@ def _fit(
     data.prepare(clips.train, clips.valid)
     if is_first_process():
         start_run(settings.out, given, checkpoint, clips.digest)
-    trainer = _trainer(settings)
+    trainer = _trainer(settings, precision)
     training = Training(model, processor, settings, data)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=EXPECTED_WARNINGS)
@@ -72,15 +79,16 @@ def _fit(
     return settings.out / "model"
 
 
-def _model(settings: TrainSettings) -> tuple[OmniAVSR, OmniAVSRProcessor]:
+def _model(settings: TrainSettings, dtype: torch.dtype) -> tuple[OmniAVSR, OmniAVSRProcessor]:
     """The model before its first step, and its processor."""
     if settings.from_ is not None:
-        model, processor = load_start(settings.from_, settings)
+        model, processor = load_start(settings.from_, settings, dtype)
     else:
         model = OmniAVSR.from_towers(
             audio=settings.audio_encoder,
             video=settings.video_encoder,
             llm=settings.llm,
+            dtype=dtype,
             **settings.model_settings(),
         )
         processor = OmniAVSRProcessor.of(model)
@@ -147,13 +155,12 @@ def _finish(run: Path, training: Training) -> None:
         checkpoint.unlink()
 
 
-def _trainer(settings: TrainSettings) -> lightning.Trainer:
+def _trainer(settings: TrainSettings, precision: str) -> lightning.Trainer:
     run = settings.out
-    default_precision = "bf16-mixed" if torch.cuda.is_available() else "32-true"
     validates_every = min(settings.valid_every or settings.max_steps, settings.max_steps)
     validates_every *= settings.accumulate  # in batches
     return lightning.Trainer(
-        precision=settings.precision or default_precision,
+        precision=precision,
         callbacks=_callbacks(settings, validates_every),
         max_steps=settings.max_steps,
         devices=settings.devices,

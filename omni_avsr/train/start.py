@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+import torch
+
 from omni_avsr.choice import model_of
 from omni_avsr.errors import InputError
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
@@ -15,13 +17,15 @@ TOWERS = {"audio": "audio_encoder", "video": "video_encoder", "llm": "llm"}
 FIXED = tuple(name for name in MODEL_OPTIONS if name != "sink_loss_weight")
 
 
-def load_start(checkpoint: str, settings: TrainSettings) -> tuple[OmniAVSR, OmniAVSRProcessor]:
+def load_start(
+    checkpoint: str, settings: TrainSettings, dtype: torch.dtype
+) -> tuple[OmniAVSR, OmniAVSRProcessor]:
     """The model of a run, folder or hub id; on other towers where the settings name some."""
     given = _given(settings)
     towers = {kind: given[option] for kind, option in TOWERS.items() if option in given}
     name = model_of(checkpoint)
     try:
-        model = OmniAVSR.from_pretrained(name, towers=towers)
+        model = OmniAVSR.from_pretrained(name, towers=towers, dtype=dtype)
     except RuntimeError as error:  # as torch and PEFT say that sizes differ
         if not towers:
             raise

@@ -20,7 +20,7 @@ from omni_avsr.errors import InputError
 from omni_avsr.files import as_lines, read_rows
 from omni_avsr.measure.evaluate import decode_file
 from omni_avsr.run import finish_run, start_run
-from omni_avsr.settings import DecodeSettings, EvaluateSettings
+from omni_avsr.settings import CheckpointOptions, DecodeSettings, EvaluateSettings
 from omni_avsr.tasks import CLEAN, SAMPLES_PER_VIDEO_FRAME, Condition, Route, Task
 from tests.support.corpus import write_split
 from tests.support.interruptions import Killed
@@ -106,14 +106,17 @@ def test_the_newest_finished_run_is_decoded_unless_another_is_named(
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "runs" / "one", checkpoint, finished=True)
     write_run(tmp_path / "runs" / "unfinished", checkpoint, finished=False)
-    assert load_decoder(None).name == "runs/one/model"
-    assert load_decoder("runs/unfinished").name == "runs/unfinished/model"
+    assert load_decoder(CheckpointOptions()).name == "runs/one/model"
+    assert (
+        load_decoder(CheckpointOptions(checkpoint="runs/unfinished")).name
+        == "runs/unfinished/model"
+    )
 
 
 def test_without_a_finished_run_the_shipped_model_is_decoded(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "runs" / "unfinished", checkpoint, finished=False)
-    assert load_decoder(None).name == "tiny"
+    assert load_decoder(CheckpointOptions()).name == "tiny"
 
 
 def test_the_command_writes_hypotheses_and_names_what_failed(settings, tmp_path):
@@ -274,7 +277,7 @@ def test_damaged_weights_are_told_from_silence(settings, checkpoint, tmp_path):
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device, monkeypatch):
     monkeypatch.setattr(decoding, "OmniAVSR", None)
     with pytest.raises(InputError, match=rf"no device '{device}' here; available: auto, cpu"):
-        load_decoder("tiny", device)
+        load_decoder(CheckpointOptions(checkpoint="tiny", device=device))
 
 
 def test_a_tower_that_has_moved_can_be_named(settings, checkpoint, tower_folders, tmp_path):

@@ -24,7 +24,7 @@ from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.media import faces, streams
 from omni_avsr.media.faces import Face
-from omni_avsr.settings import TranscribeSettings
+from omni_avsr.settings import CheckpointOptions, TranscribeSettings
 from omni_avsr.tasks import VIDEO_FPS, Task
 
 TASKS = list(Task)
@@ -176,7 +176,7 @@ def test_the_noise_of_a_room_is_silence():
 def test_speech_without_a_face_is_reported_if_the_model_needs_one(files, model, monkeypatch):
     mouths = [np.zeros((96, 96), np.uint8)] * 15 + [None] * 15
     monkeypatch.setattr("omni_avsr.decode.contents._mouths", lambda *_: Lips(lambda: iter(mouths)))
-    decoder = load_decoder(model, "cpu")
+    decoder = load_decoder(CheckpointOptions(checkpoint=model, device="cpu"))
     decoder.model.config.tasks = (Task.AVSR,)
     monkeypatch.setattr("omni_avsr.decode.transcribe.load_decoder", lambda *_: decoder)
     (found,) = transcribe([files / "both.mp4"], max_new_tokens=4)

@@ -1,0 +1,57 @@
+"""In which numbers a model computes.
+
+The frozen towers have one type. What is trained is always float32, and so is what half precision
+would spoil: log-mel, rotary angles, the statistics of norms, losses, and the scores of beams.
+"""
+
+import torch
+
+from omni_avsr.errors import InputError
+
+# The precisions of training that each type of the towers goes with, the default of halves first
+PRECISIONS = {
+    torch.float32: ("32-true", "bf16-mixed", "16-mixed"),
+    torch.bfloat16: ("bf16-mixed", "32-true"),
+    torch.float16: ("16-mixed",),
+}
+
+
+def chosen_dtype(name: str, device: str) -> torch.dtype:
+    """The type of the frozen towers on a device; auto is bfloat16 on a GPU that has it."""
+    if name == "auto":
+        name = "bfloat16" if has_bfloat16(device) else "float32"
+    return to_dtype(name)
+
+
+def chosen_precision(name: str | None, dtype: torch.dtype, device: str) -> str:
+    """The precision of training, by default the best that the device has for such towers."""
+    if name is None:
+        name = _default_precision(dtype, device)
+    if name not in PRECISIONS[dtype]:
+        fitting = " or ".join(PRECISIONS[dtype])
+        raise InputError(f"--dtype {_named(dtype)} needs --precision {fitting}, not {name}")
+    if name == "16-mixed" and device == "cpu":
+        raise InputError("float16 trains on a GPU only: bfloat16 is the half precision of a CPU")
+    return name
+
+
+def _default_precision(dtype: torch.dtype, device: str) -> str:
+    if dtype is not torch.float32:
+        return PRECISIONS[dtype][0]
+    if not device.startswith("cuda"):
+        return "32-true"
+    return "bf16-mixed" if has_bfloat16(device) else "16-mixed"
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device is a GPU that computes in bfloat16 itself: Ampere or newer."""
+    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype, given as such or by its name."""
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
