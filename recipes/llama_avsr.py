@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 
 from omni_avsr.cli.recipe import (
+    Dtype,
     Labels,
     Out,
     Seed,
@@ -76,10 +77,11 @@ def main(
     out: Out = Path("runs/llama_avsr"),
     steps: Steps = None,
     seed: Seed = 1,
+    dtype: Dtype = "auto",
 ) -> None:
     """Trains and measures the eight models."""
     base = TOY if toy else published(labels)
-    base = replace(base, seed=seed, max_steps=steps or base.max_steps)
+    base = replace(base, seed=seed, dtype=dtype, max_steps=steps or base.max_steps)
     measuring = TOY_DECODING if toy else PUBLISHED_DECODING
     results, paper = [], {}
     for route, wer in PAPER.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 
 from omni_avsr.cli.recipe import (
+    Dtype,
     Labels,
     Out,
     Seed,
@@ -70,10 +71,11 @@ def main(
     out: Out = Path("runs/llama_mt"),
     steps: Steps = None,
     seed: Seed = 1,
+    dtype: Dtype = "auto",
 ) -> None:
     """Trains and measures the four models."""
     base = TOY if toy else published(labels)
-    base = replace(base, seed=seed, max_steps=steps or base.max_steps)
+    base = replace(base, seed=seed, dtype=dtype, max_steps=steps or base.max_steps)
     measuring = TOY_DECODING if toy else PUBLISHED_DECODING
     results, paper = {}, {}
     for (audio_rate, video_rate), wers in PAPER.items():

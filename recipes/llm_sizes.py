@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from omni_avsr.cli.recipe import Labels, Out, Seed, Steps, Toy
+from omni_avsr.cli.recipe import Dtype, Labels, Out, Seed, Steps, Toy
 from omni_avsr.cli.terminal import Bars, show_sizes
 from omni_avsr.files import cache_root
 from omni_avsr.measure import scaling
@@ -59,11 +59,12 @@ def main(
     out: Out = Path("runs/llm_sizes"),
     steps: Steps = None,
     seed: Seed = 1,
+    dtype: Dtype = "auto",
 ) -> None:
     """Trains and measures every size, as `omni-avsr scale` does."""
     silence_libraries()
     base = TOY if toy else published(labels)
-    study = replace(base, out=out, seed=seed, max_steps=steps or base.max_steps)
+    study = replace(base, out=out, seed=seed, dtype=dtype, max_steps=steps or base.max_steps)
     found = scaling.scale(study, Bars())
     show_sizes(scaling.HEADS, [scaling.line(size) for size in found])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import typer
 
 from omni_avsr.cli.recipe import (
+    Dtype,
     Labels,
     Out,
     Seed,
@@ -71,10 +72,11 @@ def main(
     out: Out = Path("runs/noise"),
     steps: Steps = None,
     seed: Seed = 1,
+    dtype: Dtype = "auto",
 ) -> None:
     """Trains omni-avsr-st, and measures ASR and AVSR in noise."""
     base = TOY if toy else published(labels)
-    base = replace(base, seed=seed, max_steps=steps or base.max_steps)
+    base = replace(base, seed=seed, dtype=dtype, max_steps=steps or base.max_steps)
     measuring = TOY_DECODING if toy else PUBLISHED_DECODING
     training = replace(base, method="omni-avsr-st", out=out / "omni-avsr-st")
     noisy = replace(measuring, tasks=(Task.ASR, Task.AVSR), snr=("clean", *RATIOS))

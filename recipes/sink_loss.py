@@ -14,6 +14,7 @@ from pathlib import Path
 import typer
 
 from omni_avsr.cli.recipe import (
+    Dtype,
     Labels,
     Out,
     Seed,
@@ -70,11 +71,12 @@ def main(
     out: Out = Path("runs/sink_loss"),
     steps: Steps = None,
     seed: Seed = 1,
+    dtype: Dtype = "auto",
     weight: float = 1.0,
 ) -> None:
     """Trains and measures VSR at rate 5 without the loss and with it."""
     base = TOY if toy else published(labels)
-    base = replace(base, seed=seed, max_steps=steps or base.max_steps)
+    base = replace(base, seed=seed, dtype=dtype, max_steps=steps or base.max_steps)
     base = replace(base, method="llama-avsr", tasks=(Task.VSR,), video_rates=(5,))
     measuring = TOY_DECODING if toy else PUBLISHED_DECODING
     results = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from omni_avsr.cli.recipe import (
+    Dtype,
     Labels,
     Out,
     Seed,
@@ -69,10 +70,11 @@ def main(
     out: Out = Path("runs/task_weights"),
     steps: Steps = None,
     seed: Seed = 1,
+    dtype: Dtype = "auto",
 ) -> None:
     """Trains and measures a model for each choice of weights."""
     base = TOY if toy else published(labels)
-    base = replace(base, seed=seed, max_steps=steps or base.max_steps)
+    base = replace(base, seed=seed, dtype=dtype, max_steps=steps or base.max_steps)
     measuring = TOY_DECODING if toy else PUBLISHED_DECODING
     results, paper = {}, {}
     for weights, wers in PAPER.items():

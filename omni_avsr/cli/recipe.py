@@ -26,6 +26,9 @@ Steps = Annotated[
     typer.Option(help="Optimizer steps.", show_default="8 epochs as published, 300 for --toy"),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Dtype = Annotated[
+    str, typer.Option(help="Numbers of the frozen towers: auto, float32, bfloat16 or float16.")
+]
 
 
 def train_and_measure(training: TrainSettings, measuring: EvaluateSettings) -> list[Result]:

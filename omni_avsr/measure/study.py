@@ -47,6 +47,7 @@ def of_run(
         tokens=training.tokens,
         toy_world=training.toy_world,
         toy_clips=training.toy_clips,
+        dtype=training.dtype,
         out=training.out / folder,
     )
 
