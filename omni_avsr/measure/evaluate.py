@@ -131,6 +131,7 @@ def _measure(
                 seed=settings.seed,
                 checkpoint=decoder.name,
                 manifest=str(file),
+                dtype=decoder.dtype,
             )
             results.append(result)
     return Evaluation(results, hypotheses, unreadable)

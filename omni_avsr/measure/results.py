@@ -44,6 +44,7 @@ class Result:
     unreadable: int = 0  # clips that could not be read
     without_text: int = 0  # clips whose text is empty as it is scored: they are left out
     cut: int = 0  # hypotheses that reached the limit of tokens
+    dtype: str = "float32"  # of the frozen towers
 
     @property
     def percent(self) -> float:

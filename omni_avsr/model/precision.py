@@ -29,7 +29,7 @@ def chosen_precision(name: str | None, dtype: torch.dtype, device: str) -> str:
         name = _default_precision(dtype, device)
     if name not in PRECISIONS[dtype]:
         fitting = " or ".join(PRECISIONS[dtype])
-        raise InputError(f"--dtype {_named(dtype)} needs --precision {fitting}, not {name}")
+        raise InputError(f"--dtype {dtype_name(dtype)} needs --precision {fitting}, not {name}")
     if name == "16-mixed" and device == "cpu":
         raise InputError("float16 trains on a GPU only: bfloat16 is the half precision of a CPU")
     return name
@@ -53,5 +53,6 @@ def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
-def _named(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Its name without torch's."""
     return str(dtype).removeprefix("torch.")

@@ -135,7 +135,7 @@ def test_clips_without_words_to_score_are_counted_and_left_out(normaliser):
 def test_results_of_an_older_version_can_be_read(tmp_path):
     write_results(tmp_path, [result()])
     content = json.loads((tmp_path / "results.json").read_text())
-    for name in ("unreadable", "without_text", "cut"):
+    for name in ("unreadable", "without_text", "cut", "dtype"):
         del content["rows"][0][name]
     (tmp_path / "results.json").write_text(json.dumps(content))
     assert read_results(tmp_path) == [result()]

@@ -52,6 +52,18 @@ def test_the_loss_falls_and_the_run_can_be_decoded(settings):
     assert result.checkpoint == str(folder)
 
 
+def test_towers_in_bfloat16_train_and_decode_nearly_as_in_float32(settings, tmp_path):
+    settings = replace(settings, max_steps=10)
+    fit(settings)
+    for precision in ("bf16-mixed", "32-true"):
+        half = replace(settings, dtype="bfloat16", precision=precision, out=tmp_path / precision)
+        fit(half)
+        assert _losses(half.out) == pytest.approx(_losses(settings.out), rel=0.01)
+    decoding = DecodeSettings(checkpoint=str(half.out), dtype="bfloat16", data=settings.data)
+    (result,) = decode_file(decoding).results
+    assert result.dtype == "bfloat16"
+
+
 def _losses(run):
     """The sum of the losses of all tasks, every ten steps."""
     logged = [row for row in read_metrics(run) if row["asr"]]
