@@ -27,7 +27,8 @@ from omni_avsr.decode.hypothesis import Hypothesis
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
-from omni_avsr.model.precision import chosen_dtype
+from omni_avsr.model.adapters import plain
+from omni_avsr.model.precision import chosen_dtype, dtype_name
 from omni_avsr.run import Progress, no_progress, with_progress
 from omni_avsr.settings import CheckpointOptions, DecodingOptions
 from omni_avsr.tasks import CLEAN, Condition, Route, Row
@@ -53,6 +54,11 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def dtype(self) -> str:
+        """The type of the frozen towers."""
+        return dtype_name(plain(self.model.llm).dtype)
 
     def now(self) -> float:
         """The time in seconds, once the device has finished its work."""
