@@ -3,7 +3,7 @@
 python -m benchmarks --write docs/performance.md
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +30,7 @@ def main(
     growing = cost.sheet(points, threads)
     yardstick.show(growing)
     if write:
-        _write(write, [*sheets, growing])
+        yardstick.write_tables(write, [*sheets, growing], BEGIN, END)
         cost.draw(points, write.with_suffix(".png"))
 
 
@@ -40,14 +40,6 @@ def _sheets(threads: int) -> Iterator[yardstick.Sheet]:
     yield decode.sheet("128000", "avsr", 1)
     yield matryoshka.sheet(threads)
     yield data.sheet(threads)
-
-
-def _write(page: Path, sheets: Sequence[yardstick.Sheet]) -> None:
-    """Replaces what is between the page's two marks."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    tables = "\n\n".join(sheet.markdown() for sheet in sheets)
-    page.write_text(f"{before}{BEGIN}\n{tables}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""The published sizes on one GPU, with random weights in bf16.
+"""The published sizes on one GPU, with random weights, in the precision of the command line.
 
     python -m benchmarks.gpu --write gpu.json
 
 Measures training, decoding, and agreement with the CPU, for the shapes of Whisper-medium, AV-HuBERT
-large, and Llama-3.2-1B, 3B and 8B: omni-avsr-st at rates (4, 2), 1,500 frames per batch. It has not
-run on a GPU, as none was available. `--small` runs everything in miniature on a CPU.
+large, and Llama-3.2-1B, 3B and 8B: omni-avsr-st at rates (4, 2), 1,500 frames per batch. The types
+of towers and passes, TF32 and the optimizer are those that `omni-avsr train` and `decode` choose on
+this GPU. It has not run on a GPU, as none was available. `--small` runs everything in miniature on
+a CPU.
 """
 
 import json
@@ -21,8 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, WhisperConfig
 
 from benchmarks import yardstick
-from benchmarks.step import Step
+from benchmarks.step import HALF, Step
 from omni_avsr.model import AVHubertConfig, OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model.adapters import leave_casting_to_autocast
+from omni_avsr.model.precision import allow_tf32, chosen_dtype, chosen_precision
 from omni_avsr.model.towers import locate
 from omni_avsr.tasks import VIDEO_FPS
 
@@ -60,32 +64,53 @@ def main(
 ) -> None:
     """Prints the figures of each size."""
     device = "cpu" if small else "cuda"
+    numbers = Numbers.chosen(device)
+    allow_tf32()
     found: dict[str, Any] = {
         "machine": yardstick.machine(torch.get_num_threads()),
+        "dtype": str(numbers.dtype),
+        "precision": numbers.precision,
         "bandwidth": bandwidth(device),
-        "gemm": gemm(device),
+        "gemm": gemm(device, HALF[numbers.precision]),
     }
     for size in ["small"] if small else sizes.split(","):
-        found[size] = measure(size, device, found["bandwidth"], found["gemm"])
+        found[size] = measure(size, device, numbers, found["bandwidth"], found["gemm"])
         print(json.dumps({size: found[size]}, indent=1), flush=True)
     if write:
         write.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(size: str, device: str, bytes_per_second: float, peak: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Numbers:
+    """In which numbers the command line computes on a device."""
+
+    dtype: torch.dtype  # of the towers
+    precision: str  # of training
+
+    @classmethod
+    def chosen(cls, device: str) -> "Numbers":
+        """What it chooses; on a CPU what it would choose on a GPU with bfloat16."""
+        dtype = chosen_dtype("auto" if device == "cuda" else "bfloat16", device)
+        return cls(dtype, chosen_precision(None, dtype, device))
+
+
+def measure(
+    size: str, device: str, numbers: Numbers, bytes_per_second: float, peak: float
+) -> dict[str, Any]:
     """All figures of one size."""
-    model, processor = build(size)
     found: dict[str, Any] = {}
     if size in ("1B", "small"):
-        found["agreement"] = agreement(model, processor, device)
-    model = model.to(device, torch.bfloat16)  # type: ignore[arg-type]
+        found["agreement"] = agreement(size, device, numbers)
+    model, processor = build(size, numbers.dtype)
+    model.to(device)  # type: ignore[arg-type]
     frames = 300 if size == "small" else 1500
     found |= decoding(model, processor, bytes_per_second)
-    found |= training(model, processor, frames, peak)
+    leave_casting_to_autocast(model)
+    found |= training(model, processor, frames, numbers.precision, peak)
     return found
 
 
-def build(size: str) -> tuple[OmniAVSR, OmniAVSRProcessor]:
+def build(size: str, dtype: torch.dtype) -> tuple[OmniAVSR, OmniAVSRProcessor]:
     """Random weights in the published shapes, or in small ones."""
     torch.manual_seed(0)
     llm = LlamaConfig(**asdict(LLAMAS[size]))
@@ -107,34 +132,39 @@ def build(size: str) -> tuple[OmniAVSR, OmniAVSRProcessor]:
             resnet_widths=[4, 4, 8, 8],
         )
     tokenizer = AutoTokenizer.from_pretrained(locate("tiny-m"))
-    model = OmniAVSR.from_towers(audio, video, llm, tokenizer=tokenizer, lora_rank=lora_rank)
+    model = OmniAVSR.from_towers(
+        audio, video, llm, tokenizer=tokenizer, lora_rank=lora_rank, dtype=dtype
+    )
     return model, OmniAVSRProcessor(tokenizer, model.config)
 
 
-def agreement(model: OmniAVSR, processor: OmniAVSRProcessor, device: str) -> dict[str, float]:
-    """How far the device's losses, in fp32 and in bf16, are from the CPU's in fp32."""
+def agreement(size: str, device: str, numbers: Numbers) -> dict[str, float]:
+    """How far the losses of towers in fp32, and of training, are from those of the CPU in fp32."""
+    model, processor = build(size, torch.float32)
+    trained, _ = build(size, numbers.dtype)
+    trained.load_state_dict(model.state_dict())
     clips = yardstick.clips((2.0, 3.0))
     batch = processor(clips.audio, clips.video, clips.texts, task="avsr")
     there = batch.to(device)
     with torch.no_grad():
         expected = model(batch).loss.item()
         single = model.to(device)(there).loss.item()  # type: ignore[arg-type]
-        half = model.to(torch.bfloat16)(there).loss.item()  # type: ignore[arg-type]
-    model.to("cpu", torch.float32)  # type: ignore[arg-type]
+        with torch.autocast(device, HALF[numbers.precision]):
+            mixed = trained.to(device)(there).loss.item()  # type: ignore[arg-type]
     return {
         "cpu fp32": expected,
         "fp32, relative": single / expected - 1,
-        "bf16, relative": half / expected - 1,
+        f"{numbers.precision}, relative": mixed / expected - 1,
     }
 
 
 def training(
-    model: OmniAVSR, processor: OmniAVSRProcessor, frames: int, peak: float
+    model: OmniAVSR, processor: OmniAVSRProcessor, frames: int, precision: str, peak: float
 ) -> dict[str, float]:
     """A step's time, memory, and share of the FLOP/s that matrix products reach."""
     repeats = max(1, frames // round(sum(SECONDS) * VIDEO_FPS))
     seconds = SECONDS * repeats
-    step = Step(model, processor, seconds)
+    step = Step(model, processor, seconds, precision)
     step.batch = step.batch.to(model.device)
     on_gpu = model.device.type == "cuda"
     with FlopCounterMode(display=False) as counter:
@@ -179,11 +209,11 @@ def _fastest(work: Callable[[], Any], device: torch.device) -> float:
     return min(_seconds_of(work, device, 1) for _ in range(REPEATS + 1))
 
 
-def gemm(device: str) -> float:
-    """FLOP/s of a large matrix product in bf16; on the CPU in fp32."""
+def gemm(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product; on the CPU in fp32."""
     if device == "cpu":
         return yardstick.gemm_peak()
-    a, b = torch.randn(2, MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=torch.bfloat16)
+    a, b = torch.randn(2, MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
     flops = 2 * MATRIX_SIZE**3 * PRODUCTS
     return flops / _warm_seconds(lambda: a @ b, device)
 

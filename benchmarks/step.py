@@ -24,6 +24,7 @@ from omni_avsr.train.step import Training
 
 MODULE = "benchmarks.step"
 REPEATS = 2  # whose fastest counts
+HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # what autocast casts to
 COLUMNS = (
     "vocabulary",
     "threads",
@@ -91,13 +92,14 @@ def measure(vocabulary: int, way: str) -> dict[str, float]:
 
 
 class Step:
-    """A training step on random clips of these lengths."""
+    """A training step on random clips of these lengths, as `omni-avsr train` computes it."""
 
     def __init__(
         self,
         model: OmniAVSR,
         processor: OmniAVSRProcessor,
         seconds: Sequence[float] = yardstick.SECONDS,
+        precision: str = "32-true",
         **settings: Any,
     ):
         options = {
@@ -111,6 +113,12 @@ class Step:
         self.training = Training(model.train(), processor, TrainSettings(**options), no_data)
         self.training.to(model.device)
         self.training.log_dict = lambda *_, **__: None  # there is no trainer that logs
+        trainer: Any = SimpleNamespace(precision=precision)
+        self.training.trainer = trainer
+        device = model.device.type
+        half = HALF.get(precision)
+        self.autocast = torch.autocast(device, half, enabled=half is not None)
+        self.scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
         self.optimizer: Any = self.training.configure_optimizers()["optimizer"]
         clips = yardstick.clips(seconds)
         self.batch = TrainingBatch(
@@ -120,12 +128,14 @@ class Step:
         )
 
     def __call__(self, number: int = 0) -> None:
-        loss = self.training.training_step(self.batch, number)
+        with self.autocast:
+            loss = self.training.training_step(self.batch, number)
         assert loss is not None
-        loss.backward()
-        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        self.training.configure_gradient_clipping(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
 
 

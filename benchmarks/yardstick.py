@@ -62,7 +62,8 @@ class PublishedWay(OmniAVSR):
         logits = llm.get_output_embeddings()(decoded.last_hidden_state).float()
         predictions = logits[:, :-1].contiguous().flatten(0, 1)
         assert batch.labels is not None
-        return OmniAVSROutput(loss=F.cross_entropy(predictions, batch.labels[:, 1:].flatten()))
+        labels = batch.labels[:, 1:].flatten().to(predictions.device)
+        return OmniAVSROutput(loss=F.cross_entropy(predictions, labels))
 
 
 def model_and_processor(
@@ -203,3 +204,11 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def show(sheet: Sheet) -> None:
     """Prints a table."""
     print(sheet.markdown(), flush=True)
+
+
+def write_tables(page: Path, sheets: Sequence[Sheet], begin: str, end: str) -> None:
+    """Replaces what is between two marks of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    tables = "\n\n".join(sheet.markdown() for sheet in sheets)
+    page.write_text(f"{before}{begin}\n{tables}\n\n{end}{after}", encoding="utf-8")

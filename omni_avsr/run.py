@@ -1,4 +1,4 @@
-"""A run's folder with its run.json, progress callbacks, and the ranks of processes."""
+"""A run's folder with its run.json, progress callbacks, and which process is the first."""
 
 import json
 import logging
@@ -44,11 +44,6 @@ def is_first_process() -> bool:
     if _in_srun():
         return _number("SLURM_PROCID") == 0
     return _number("NODE_RANK") == 0 and _number("LOCAL_RANK") == 0
-
-
-def local_rank() -> int:
-    """The number of this process on its machine, and so of its GPU."""
-    return _number("LOCAL_RANK" if os.environ.get("LOCAL_RANK") else "SLURM_LOCALID")
 
 
 def _in_srun() -> bool:

@@ -15,7 +15,8 @@ def test_the_benchmark_of_a_gpu_runs_in_miniature(tmp_path, monkeypatch):
     gpu.main(small=True, write=tmp_path / "gpu.json")
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert abs(found["small"]["agreement"]["fp32, relative"]) < 1e-6
-    assert abs(found["small"]["agreement"]["bf16, relative"]) < 0.02
+    assert abs(found["small"]["agreement"]["bf16-mixed, relative"]) < 0.02
+    assert (found["dtype"], found["precision"]) == ("torch.bfloat16", "bf16-mixed")
     assert found["small"]["step seconds"] > 0
     assert found["small"]["share of the bandwidth"] > 0
 

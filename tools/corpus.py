@@ -18,7 +18,7 @@ from torch import Tensor
 from omni_avsr.errors import InputError
 from omni_avsr.model import Features, Media
 from omni_avsr.model.compress import length_mask
-from omni_avsr.model.processor import IGNORED
+from omni_avsr.model.config import IGNORED
 from omni_avsr.tasks import (
     CROP_SIZE,
     FRAME_RATES,

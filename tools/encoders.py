@@ -11,7 +11,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omni_avsr.model import AVHubertConfig, AVHubertEncoder
 from omni_avsr.model.compress import length_mask
-from omni_avsr.model.processor import IGNORED
+from omni_avsr.model.config import IGNORED
 from omni_avsr.model.whisper import encode_audio
 from omni_avsr.tasks import AUDIO_FPS, SAMPLES_PER_AUDIO_FRAME
 from omni_avsr.toy import PHONEMES

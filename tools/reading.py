@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from omni_avsr.files import Row
 from omni_avsr.model import Features, OmniAVSR, OmniAVSRProcessor
-from omni_avsr.model.processor import IGNORED
+from omni_avsr.model.config import IGNORED
 from omni_avsr.tasks import Condition, Route, Task
 from omni_avsr.text import total_errors
 from omni_avsr.train.step import routes_of_step

@@ -3,6 +3,7 @@
 Torch is imported inside the commands, so that --help answers at once.
 """
 
+import logging
 import sys
 import traceback
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class GlobalOptions:
 def main() -> None:
     """Runs the app, and turns errors into messages and exit codes."""
     chosen = GlobalOptions()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it if it is there
     try:
         _run(chosen)
     except SystemExit as ended:

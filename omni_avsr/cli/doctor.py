@@ -41,6 +41,7 @@ def examine(fetch: bool = False) -> Iterator[Finding]:
         "FFmpeg": ffmpeg,
         "face detector": partial(detector, fetch),
         "toy corpus": toy,
+        "quantised LLMs": quantisation,
         "disk": disk,
         "self-test": self_test,
     }
@@ -123,6 +124,15 @@ def toy() -> Finding:
 
     clip = next(iter(generate_shards("grid", "test", 1, 0)))
     return Finding("toy corpus", f"spoke {clip.text!r}")
+
+
+def quantisation() -> Finding:
+    """Whether language models can be kept in 8 or 4 bits."""
+    installed = _installed_version("bitsandbytes")
+    if installed:
+        return Finding("quantised LLMs", f"bitsandbytes {installed}")
+    remedy = "pip install 'omni-avsr[quantize]'"
+    return Finding("quantised LLMs", "not installed; only --quantize needs it", remedy)
 
 
 def disk() -> Finding:

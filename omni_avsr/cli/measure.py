@@ -23,7 +23,7 @@ from omni_avsr.cli.terminal import (
     table_one,
 )
 from omni_avsr.run import silence_libraries
-from omni_avsr.settings import EvaluateSettings, TrainSettings
+from omni_avsr.settings import EvaluateSettings, PlanSettings, TrainSettings
 
 PANEL = "Measure models"
 STUDY = Path("runs/scale")  # where a scaling study goes without --out
@@ -102,6 +102,27 @@ def info(
         print(json.dumps(facts.as_json(), indent=1))
     else:
         show_info(facts)
+
+
+@app.command("plan", rich_help_panel=PANEL)
+@takes(PlanSettings)
+def plan(
+    settings: PlanSettings,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a training will take on GPUs: memory, FLOPs, hours, and the largest batch.
+
+    Takes the options of `omni-avsr train`, and downloads nothing but configs; needs no GPU.
+    """
+    from omni_avsr.cli.planned import show_plan
+    from omni_avsr.measure.plan import plan
+
+    silence_libraries()
+    found = plan(settings, Bars())
+    if as_json:
+        print(json.dumps(found.as_json(), indent=1))
+    else:
+        show_plan(found)
 
 
 @app.command("scale", rich_help_panel=PANEL)

@@ -6,7 +6,8 @@ seed and, if it is babble, the voices of its file, whatever the clip is batched 
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,18 +18,20 @@ from omni_avsr.data.loading import (
     ClipDataset,
     ClipKey,
     LoadedClip,
+    UnreadableClip,
     buckets,
     readable,
     stream_of,
 )
 from omni_avsr.data.manifest import Clip
 from omni_avsr.data.noise import Noise
+from omni_avsr.data.workers import loader_of, told_of_workers, workers_for
 from omni_avsr.decode.hypothesis import Hypothesis
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import plain
-from omni_avsr.model.precision import chosen_dtype, dtype_name
+from omni_avsr.model.precision import allow_tf32, chosen_dtype, dtype_name
 from omni_avsr.run import Progress, no_progress, with_progress
 from omni_avsr.settings import CheckpointOptions, DecodingOptions
 from omni_avsr.tasks import CLEAN, Condition, Route, Row
@@ -85,7 +88,8 @@ def load_decoder(options: CheckpointOptions) -> Decoder:
     name = chosen_model(options.checkpoint)
     towers: dict[str, str | Path] = {**options.towers}
     dtype = chosen_dtype(options.dtype, device)
-    model = OmniAVSR.from_pretrained(name, towers=towers, dtype=dtype)
+    allow_tf32()
+    model = OmniAVSR.from_pretrained(name, towers=towers, dtype=dtype, quantize=options.quantize)
     model.to(device)  # type: ignore[arg-type]  # transformers' wrapper has no types
     model.eval()
     return Decoder(model, OmniAVSRProcessor.from_pretrained(name, towers=towers), name)
@@ -160,13 +164,14 @@ def decode(
     todo = [i for i in range(len(clips)) if any(i not in known for known in decoded.values())]
     what = f"Decoding {condition}" if noise else "Decoding"
     loader = _loader(decoder, clips, todo, routes, settings, noise)
-    for loaded in with_progress(loader, what, len(loader), progress):
-        if not loaded:
-            continue
-        found = list(_decode_batch(decoder, clips, loaded, routes, condition, settings))
-        journal.add(clip.as_row() for clip in found)
-        for clip in found:
-            decoded[clip.hypothesis.route][clip.index] = clip
+    with told_of_workers():
+        for loaded in with_progress(loader, what, len(loader), progress):
+            if not loaded.clips:
+                continue
+            found = list(_decode_batch(decoder, clips, loaded, routes, condition, settings))
+            journal.add(clip.as_row() for clip in found)
+            for clip in found:
+                decoded[clip.hypothesis.route][clip.index] = clip
     return {route: [known[i] for i in sorted(known)] for route, known in decoded.items()}
 
 
@@ -202,27 +207,56 @@ def _loader(
         batches.append([ClipKey(todo[place], 0) for place in bucket])
     longest_sound = decoder.model.config.longest_sound
     dataset = ClipDataset(clips, noise, seed, tuple(sorted(modalities)), longest_sound)
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=readable)
+    collate = partial(_collated, decoder.processor)  # without the model, as workers unpickle it
+    workers = settings.workers
+    if workers is None:
+        workers = workers_for(decoder.device, settings.max_frames)
+    return loader_of(dataset, batches, collate, min(workers, len(batches)))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What is decoded together: clips by their index, with their seconds, and their media."""
+
+    clips: list[int]
+    seconds: list[float]
+    media: Media
+
+    def pin_memory(self) -> "_Loaded":
+        """The same in memory that a GPU copies from while the CPU goes on."""
+        return replace(self, media=self.media.pin_memory())
+
+
+def _collated(
+    processor: OmniAVSRProcessor, clips: Sequence[LoadedClip | UnreadableClip]
+) -> _Loaded:
+    """The clips that could be read, as a batch."""
+    loaded = readable(clips)
+    media = Media()
+    if loaded:
+        media = processor.media(stream_of(loaded, "audio"), stream_of(loaded, "video"))
+    indices = [clip.key.clip for clip in loaded]
+    return _Loaded(indices, [clip.seconds for clip in loaded], media)
 
 
 def _decode_batch(
     decoder: Decoder,
     clips: Sequence[Clip],
-    loaded: Sequence[LoadedClip],
+    loaded: _Loaded,
     routes: Sequence[Route],
     condition: Condition,
     settings: DecodingOptions,
 ) -> Iterator[DecodedClip]:
     """Each clip on each route."""
-    media = decoder.processor.media(stream_of(loaded, "audio"), stream_of(loaded, "video"))
-    features, encode_seconds = _encode(decoder, media.to(decoder.device))
+    features, encode_seconds = _encode(decoder, loaded.media.to(decoder.device))
     for route in routes:
         started = decoder.now()
         transcripts = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
         seconds = decoder.now() - started
         seconds += sum(encode_seconds[modality] for modality in route.modalities)
-        for given, transcript in zip(loaded, transcripts, strict=True):
-            clip = clips[given.key.clip]
+        facts = zip(loaded.clips, loaded.seconds, transcripts, strict=True)
+        for index, audio_seconds, transcript in facts:
+            clip = clips[index]
             hypothesis = Hypothesis(
                 id=clip.id,
                 reference=clip.text,
@@ -233,8 +267,8 @@ def _decode_batch(
                 normaliser=settings.normaliser,
                 is_cut=transcript.is_cut,
             )
-            share = seconds / len(loaded)
-            yield DecodedClip(given.key.clip, hypothesis, given.seconds, share)
+            share = seconds / len(loaded.clips)
+            yield DecodedClip(index, hypothesis, audio_seconds, share)
 
 
 def _encode(decoder: Decoder, media: Media) -> tuple[Features, dict[str, float]]:

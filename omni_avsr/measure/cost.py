@@ -1,18 +1,17 @@
 """What a model is made of and what it costs: parameters, tokens, and FLOPs on each route."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from omni_avsr.decode.decode import load_decoder
-from omni_avsr.model import Media, OmniAVSR, OmniAVSRProcessor
+from omni_avsr.choice import chosen_model
+from omni_avsr.measure.phantom import Phantoms
+from omni_avsr.model import Media, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.model.adapters import adapter_names
+from omni_avsr.model.towers import locate
 from omni_avsr.run import read_run
 from omni_avsr.settings import CheckpointOptions
 from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Row, Task
@@ -74,33 +73,52 @@ class ModelFacts:
 
 
 def inspect(checkpoint: str | None, tower: tuple[str, ...] | None = None) -> ModelFacts:
-    """The facts of a checkpoint, some of whose towers may have moved: KIND=FOLDER each."""
-    options = CheckpointOptions(checkpoint=checkpoint, tower=tower, device="cpu", dtype="float32")
-    decoder = load_decoder(options)
-    model = decoder.model
-    config = model.config
-    routes = config.routes()
+    """The facts of a checkpoint, some of whose towers may have moved: KIND=FOLDER each.
+
+    No weights are read: the model is built without values, and so is what is computed.
+    """
+    name = chosen_model(checkpoint)
+    moved = CheckpointOptions(tower=tower).towers
+    config = OmniAVSRConfig.from_pretrained(locate(name))
+    processor = OmniAVSRProcessor.from_pretrained(name, towers=moved)
+    with torch.device("meta"):
+        model = OmniAVSR(config)
+    phantoms = Phantoms()
+    phantoms.adopt(model)
+    costs = [route_cost(model, processor, route, phantoms) for route in config.routes()]
     return ModelFacts(
-        checkpoint=decoder.name,
+        checkpoint=name,
         tasks=[*map(Task, config.tasks)],
         audio_rates=list(config.audio_rates),
         video_rates=list(config.video_rates),
-        towers={kind: tower.get("name") for kind, tower in config.towers.items()},
+        towers={**_places(config, Path(locate(name))), **moved},
         adapters=sorted(getattr(model.llm, "peft_config", {})),
         parameters=parameters(model),
-        costs=[route_cost(model, decoder.processor, route) for route in routes],
-        trained=trained(Path(decoder.name)),
+        costs=costs,
+        trained=trained(Path(name)),
     )
 
 
-def parameters(model: OmniAVSR) -> dict[str, int]:
+def _places(config: OmniAVSRConfig, folder: Path) -> dict[str, str | None]:
+    """Where the towers of the model in a folder are, or should be."""
+    places = {}
+    for kind, tower in config.towers.items():
+        place = tower and tower["name"]
+        if place and (folder / place).exists():
+            place = str((folder / place).resolve())
+        places[kind] = place
+    return places
+
+
+def parameters(model: OmniAVSR, size_of: Callable[[Tensor], int] = Tensor.numel) -> dict[str, int]:
     """The number of parameters of each part; LoRAs of all parts are counted together."""
     counts = dict.fromkeys([*PARTS, "LoRAs", "total", "trainable"], 0)
     for name, weight in model.named_parameters():
-        counts[_part(name)] += weight.numel()
-        counts["total"] += weight.numel()
+        size = size_of(weight)
+        counts[_part(name)] += size
+        counts["total"] += size
         if weight.requires_grad:
-            counts["trainable"] += weight.numel()
+            counts["trainable"] += size
     return counts
 
 
@@ -137,32 +155,28 @@ def _is_used(name: str, model: OmniAVSR, route: Route) -> bool:
     return True
 
 
-def route_cost(model: OmniAVSR, processor: OmniAVSRProcessor, route: Route) -> RouteCost:
+def route_cost(
+    model: OmniAVSR, processor: OmniAVSRProcessor, route: Route, phantoms: Phantoms
+) -> RouteCost:
     """Counts what a second of speech costs on a route."""
-    media = _silence(processor, route)
-    # The counter does not know the FLOPs of the CPU's other attention kernels
-    with sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as encoders, torch.no_grad():
+    with phantoms:
+        media = _silence(processor, route)
+        with phantoms.measured() as encoders, torch.no_grad():
             features = model.encode(media)
         batch = processor.batch(features, route, [TRANSCRIPT])
-        with FlopCounterMode(display=False) as forward:
+        with phantoms.measured() as forward:
             loss = model(batch).loss
-        with FlopCounterMode(display=False) as backward:
+        with phantoms.measured() as backward:
             if loss.requires_grad:
                 loss.backward()
-    model.zero_grad(set_to_none=True)
-    kept = KeptTensors(model)
-    with saved_tensors_hooks(kept, _unchanged):
-        model(batch)
-    llm_flops = forward.get_total_flops()
-    training_flops = llm_flops + backward.get_total_flops()
+        model.zero_grad(set_to_none=True)
     return RouteCost(
         route=route,
         active_parameters=active_parameters(model, route),
-        encoder_gflops_per_second=encoders.get_total_flops() / SECONDS / 1e9,
-        llm_gflops_per_second=llm_flops / SECONDS / 1e9,
-        training_gflops_per_second=training_flops / SECONDS / 1e9,
-        kept_megabytes_per_second=kept.bytes / SECONDS / 1e6,
+        encoder_gflops_per_second=encoders.flops / SECONDS / 1e9,
+        llm_gflops_per_second=forward.flops / SECONDS / 1e9,
+        training_gflops_per_second=(forward.flops + backward.flops) / SECONDS / 1e9,
+        kept_megabytes_per_second=(forward.after - forward.before) / SECONDS / 1e6,
     )
 
 
@@ -172,27 +186,6 @@ def _silence(processor: OmniAVSRProcessor, route: Route) -> Media:
     frames = torch.zeros(SECONDS * VIDEO_FPS, CROP_SIZE, CROP_SIZE)
     video = [frames] if route.task.sees else None
     return processor.media(audio, video)
-
-
-class KeptTensors:
-    """Counts the bytes that a forward pass keeps for the backward pass, without the weights."""
-
-    def __init__(self, model: OmniAVSR):
-        self.seen = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-        self.bytes = 0
-        self.tensors: list[Tensor] = []  # kept alive, so that no address is used twice
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self.seen:
-            self.seen.add(storage.data_ptr())
-            self.bytes += storage.nbytes()
-            self.tensors.append(tensor)
-        return tensor
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def training_step(per_route: Mapping[Route, float], rates_in_a_step: str) -> float:

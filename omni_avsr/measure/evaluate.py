@@ -132,6 +132,7 @@ def _measure(
                 checkpoint=decoder.name,
                 manifest=str(file),
                 dtype=decoder.dtype,
+                quantize=settings.quantize,
             )
             results.append(result)
     return Evaluation(results, hypotheses, unreadable)

@@ -45,6 +45,7 @@ class Result:
     without_text: int = 0  # clips whose text is empty as it is scored: they are left out
     cut: int = 0  # hypotheses that reached the limit of tokens
     dtype: str = "float32"  # of the frozen towers
+    quantize: str | None = None  # 8bit or 4bit: the LLM
 
     @property
     def percent(self) -> float:

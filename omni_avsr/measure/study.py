@@ -48,6 +48,7 @@ def of_run(
         toy_world=training.toy_world,
         toy_clips=training.toy_clips,
         dtype=training.dtype,
+        quantize=training.quantize,
         out=training.out / folder,
     )
 

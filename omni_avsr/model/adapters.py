@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from omni_avsr.errors import InputError
 from omni_avsr.model.config import OmniAVSRConfig
+from omni_avsr.model.quantize import quantization_of
 from omni_avsr.tasks import Route
 
 
@@ -92,7 +93,8 @@ def leave_casting_to_autocast(model: nn.Module) -> None:
     """
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
-            layer.cast_input_dtype_enabled = False
+            tuner: Any = layer
+            tuner.cast_input_dtype_enabled = False
 
 
 def recompute_context(model: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -155,8 +157,30 @@ def load_adapters(model: nn.Module, folder: Path, names: Sequence[str]) -> nn.Mo
 
 
 def merge(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """A plain copy of the model with these adapters merged into its weights."""
-    model = copy.deepcopy(model)
-    if isinstance(model, PeftModel):
-        return model.merge_and_unload(adapter_names=list(names))
-    return model
+    """A plain copy of the model with these adapters merged into its weights.
+
+    The weights that no adapter changes are not copied: both models read the same memory.
+    """
+    bits = quantization_of(plain(model))
+    if bits:
+        raise InputError(
+            f"adapters cannot be merged into an LLM in {bits}, whose weights are rounded: "
+            "load the model without quantize (--quantize)"
+        )
+    merged = copy.deepcopy(model, _shared_weights(model))
+    if isinstance(merged, PeftModel):
+        return merged.merge_and_unload(adapter_names=list(names))
+    return merged
+
+
+def _shared_weights(model: nn.Module) -> dict[int, nn.Parameter]:
+    """What deepcopy takes instead of copies, by the id of the weight."""
+    changed: set[int] = set()
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            changed |= {id(weight) for weight in layer.get_base_layer().parameters()}
+    shared = {}
+    for weight in model.parameters():
+        if id(weight) not in changed:
+            shared[id(weight)] = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+    return shared

@@ -14,6 +14,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.models.hubert.modeling_hubert import HubertEncoder, HubertEncoderStableLayerNorm
 
 from omni_avsr.errors import InputError
+from omni_avsr.model.compress import sent
 from omni_avsr.model.config import AVHubertConfig
 from omni_avsr.tasks import CROP_SIZE
 
@@ -92,6 +93,8 @@ class Block(nn.Module):
 class FrontEnd(nn.Module):
     """Frames to vectors. Only the first convolution looks beyond its own frame."""
 
+    chunk: int | None = None  # frames that are computed at a time; by default as suits the device
+
     def __init__(self, widths: list[int] | tuple[int, ...], stride: int):
         super().__init__()
         first = widths[0]
@@ -120,8 +123,9 @@ class FrontEnd(nn.Module):
         """Vectors (B, T, C) of the frames (B, T, H, W) that are valid (B, T); zeros elsewhere."""
         padded = F.pad(video, (0, 0, 0, 0, REACH, REACH))
         windows = padded.unfold(1, 2 * REACH + 1, 1)  # (B, T, H, W, 5), a view
-        rows, frames = valid.nonzero(as_tuple=True)  # (N,) each
-        chunk = CPU_CHUNK if video.device.type == "cpu" else CHUNK
+        places = valid.nonzero(as_tuple=True)
+        rows, frames = [sent(index, video.device) for index in places]  # (N,) each
+        chunk = self.chunk or (CPU_CHUNK if video.device.type == "cpu" else CHUNK)
         if self.training:
             chunk = len(rows)  # BatchNorm needs all frames at once
         vectors = []
@@ -157,16 +161,17 @@ class AVHubertEncoder(PreTrainedModel):
     def forward(self, video: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Features (B, T, D) of normalised video (B, T, 88, 88).
 
-        padding_mask (B, T) is True at frames that are padding.
+        padding_mask (B, T) is True at frames that are padding. On the CPU, no GPU is waited for.
         """
         if video.shape[2:] != (CROP_SIZE, CROP_SIZE):
             size = tuple(video.shape[2:])
             raise InputError(f"video frames are {size} pixels, {CROP_SIZE} x {CROP_SIZE} expected")
         if padding_mask is None:
             valid = None
-            true_frames = video.new_ones(video.shape[:2], dtype=torch.bool)
+            true_frames = torch.ones(video.shape[:2], dtype=torch.bool)
         else:
-            valid = true_frames = ~padding_mask
+            true_frames = ~padding_mask
+            valid = sent(true_frames, video.device)
             if self.config.blank_padding:
                 video = video * valid[..., None, None]
         vectors = self.frontend(video.to(self.dtype), true_frames)  # (B, T, 88, 88) -> (B, T, C)

@@ -1,5 +1,6 @@
 """What the model takes: media, their features, and a batch of one route."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -12,16 +13,39 @@ T = TypeVar("T", bound="_OnDevice")
 
 
 class _OnDevice:
-    """A frozen dataclass of tensors that can be moved to a device as a whole."""
+    """A frozen dataclass of tensors that can be moved to a device as a whole.
+
+    Ids, masks and lengths stay on the CPU: shapes follow from them, and the CPU would have to wait
+    until a GPU has come as far.
+    """
 
     def to(self: T, device: torch.device | str) -> T:
         """The same on another device."""
-        moved = {}
+        # A GPU copies from pinned memory while the CPU goes on; a CPU would read too early
+        on_gpu = torch.device(device).type == "cuda"
+
+        def move(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return tensor
+            return tensor.to(device, non_blocking=on_gpu)
+
+        return self._with(move)
+
+    def pin_memory(self: T) -> T:
+        """The same in memory that a GPU copies from while the CPU goes on."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self: T, change: Callable[[Tensor], Tensor]) -> T:
+        """The same with each tensor changed."""
+        changed = {}
         for own in fields(self):  # type: ignore[arg-type]
             value = getattr(self, own.name)
-            movable = isinstance(value, Tensor | _OnDevice)
-            moved[own.name] = value.to(device) if movable else value
-        return type(self)(**moved)
+            if isinstance(value, Tensor):
+                value = change(value)
+            elif isinstance(value, _OnDevice):
+                value = value._with(change)
+            changed[own.name] = value
+        return type(self)(**changed)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
+
+from omni_avsr.model.compress import sent
 
 
 class Generated(NamedTuple):
@@ -57,6 +59,37 @@ class Finished:
         self.ids[clips] = pick(ids, best)
 
 
+@dataclass(frozen=True)
+class Running:
+    """The hypotheses that still grow: k of each of C clips."""
+
+    clips: Tensor  # (C,)
+    limits: Tensor  # (C,) most tokens, on the CPU
+    scores: Tensor  # (C, k)
+    ids: Tensor  # (C, k, t)
+
+    @classmethod
+    def all(cls, limits: Tensor, device: torch.device) -> "Running":
+        """One empty hypothesis of every clip."""
+        batch = len(limits)
+        return cls(
+            clips=torch.arange(batch, device=device),
+            limits=limits,
+            scores=torch.zeros(batch, 1, device=device),
+            ids=torch.zeros(batch, 1, 0, dtype=torch.long, device=device),
+        )
+
+    def of(self, kept: Tensor) -> "Running":
+        """Only those of the clips where a mask (C,) on the CPU is True."""
+        rows = rows_of(kept, self.clips.device)
+        return Running(self.clips[rows], self.limits[kept], self.scores[rows], self.ids[rows])
+
+
+def rows_of(mask: Tensor, device: torch.device) -> Tensor:
+    """The indices (n,), on a device, of what is True in a mask (C,) on the CPU."""
+    return sent(mask.nonzero().flatten(), device)
+
+
 def pick(values: Tensor, index: Tensor) -> Tensor:
     """The entries (C, n, t) of values (C, m, t) at index (C, n)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
@@ -72,6 +105,8 @@ class Steps:
         self.decoder = llm.get_decoder()
         self.head = llm.get_output_embeddings()
         self.cache = DynamicCache(config=llm.config)
+        self.is_padded = not mask.all()
+        mask = sent(mask, embeds.device)
         self.mask = mask  # (C, L), then (C * k, L + n)
         self.clips = len(mask)  # C
         self.width = 1  # k
@@ -79,7 +114,7 @@ class Steps:
         positions = (mask.cumsum(1) - 1).clamp(0)
         self.inputs = {
             "inputs_embeds": embeds,
-            "attention_mask": mask,
+            "attention_mask": mask if self.is_padded else None,  # for the fastest kernel
             "position_ids": positions,
         }
 
@@ -87,9 +122,9 @@ class Steps:
         """Log-probabilities and ids (C, k, count) of the best next tokens of each hypothesis."""
         decoded = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True)
         hidden = decoded.last_hidden_state[:, -self.in_a_row :]
-        hidden = hidden.reshape(self.clips, self.width, -1)  # (C, k, D)
+        hidden = hidden.flatten(0, 1)  # (C * k, D), as for more dimensions the head is copied
         log_probs = self.head(hidden).float().log_softmax(-1)
-        best, ids = log_probs.topk(count)
+        best, ids = log_probs.unflatten(0, (self.clips, self.width)).topk(count)
         return best, ids
 
     def advance(self, clips: Tensor, origins: Tensor, tokens: Tensor) -> None:
@@ -100,7 +135,7 @@ class Steps:
         self.clips, self.width = tokens.shape
         self.inputs = {
             "input_ids": tokens.reshape(-1, 1),
-            "attention_mask": self.mask,
+            "attention_mask": self.mask if self.is_padded else None,
             "position_ids": self.mask.sum(1, keepdim=True) - 1,
         }
 
@@ -114,7 +149,7 @@ class SharedSteps(Steps):
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
         super().__init__(llm, embeds, mask)
         # (C, k, n): whether a token belongs to the past of a hypothesis
-        self.past = mask.new_zeros(len(mask), 1, 0, dtype=torch.bool)
+        self.past = self.mask.new_zeros(len(mask), 1, 0, dtype=torch.bool)
 
     @staticmethod
     def supports(llm: PreTrainedModel) -> bool:
@@ -138,14 +173,17 @@ class SharedSteps(Steps):
         self.past = torch.cat([pick(self.past[clips], origins), own], 2)
         prefix = self.mask.bool()[:, None].expand(-1, self.width, -1)
         seen = torch.cat([prefix, self.past], 2)  # (C, k, L + n)
-        dtype = self.decoder.dtype
-        mask = torch.zeros(seen.shape, dtype=dtype, device=device)
-        mask.masked_fill_(~seen, torch.finfo(dtype).min)
         self.inputs = {
             "input_ids": tokens,
-            "attention_mask": mask[:, None],
+            "attention_mask": self._sums(seen) if self.is_padded or self.width > 1 else None,
             "position_ids": seen.sum(2) - 1,
         }
+
+    def _sums(self, seen: Tensor) -> Tensor:
+        """What is added to the logits of attention (C, 1, k, L + n)."""
+        dtype = self.decoder.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 @torch.no_grad()
@@ -160,41 +198,43 @@ def beam_search(
 ) -> Generated:
     """The best ids after each prefix (B, L, D), at most so many, or so many for each prefix.
 
-    The mask (B, L) of the prefixes is padded on the left.
+    The mask (B, L) of the prefixes, on the CPU, is padded on the left.
     """
     device = embeds.device
-    batch = len(embeds)
-    limits = torch.as_tensor(max_new_tokens, device=device).expand(batch)  # (B,)
+    limits = torch.as_tensor(max_new_tokens).expand(len(embeds))  # (B,)
     longest = int(limits.max())
-    finished = Finished.none(batch, beams, longest, pad, device)
+    finished = Finished.none(len(embeds), beams, longest, pad, device)
     steps_class = SharedSteps if SharedSteps.supports(llm) else Steps
     steps = steps_class(llm, embeds, mask)
-    clips = torch.arange(batch, device=device)  # (C,) those that are still running
-    scores = torch.zeros(batch, 1, device=device)  # (C, k) of the running hypotheses
-    ids = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)  # (C, k, t)
+    running = Running.all(limits, device)
     for length in range(1, longest + 1):
-        best, origins, tokens = _candidates(steps, scores, 2 * beams)
-        grown = torch.cat([pick(ids, origins), tokens[..., None]], 2)  # (C, 2 * beams, t + 1)
+        best, origins, tokens = _candidates(steps, running.scores, 2 * beams)
+        past = pick(running.ids, origins)
+        grown = torch.cat([past, tokens[..., None]], 2)  # (C, 2 * beams, t + 1)
 
         ends = tokens == eos
         ended = best.masked_fill(~ends, -torch.inf) / length
         # An end that is not among the first `beams` candidates does not count
-        finished.add(clips, ended[:, :beams], grown[:, :beams])
+        finished.add(running.clips, ended[:, :beams], grown[:, :beams])
 
-        running = finished.scores[clips].amin(1) < best[:, 0] / length  # (C,)
-        order = ends.long().argsort(dim=1, stable=True)  # those that do not end first, by score
-        order = order[:, :beams]
-        scores = best.gather(1, order)
-        ids = pick(grown, order)
-        at_limit = running & (limits[clips] == length)
-        finished.add(clips[at_limit], scores[at_limit] / length, ids[at_limit])
-        kept = (running & ~at_limit).nonzero().flatten()
-        if not len(kept):
+        can_improve = finished.scores[running.clips].amin(1) < best[:, 0] / length  # (C,)
+        # Those that do not end come first, by score
+        order = ends.long().argsort(dim=1, stable=True)[:, :beams]
+        running = replace(running, scores=best.gather(1, order), ids=pick(grown, order))
+        can_improve = can_improve.cpu()  # the only time in a step that the CPU waits for a GPU
+        at_limit = can_improve & (running.limits == length)
+        if at_limit.any():
+            cut = running.of(at_limit)
+            finished.add(cut.clips, cut.scores / length, cut.ids)
+        goes_on = can_improve & ~at_limit
+        if not goes_on.any():
             break
-        clips, scores, ids = clips[kept], scores[kept], ids[kept]
-        steps.advance(kept, origins[kept].gather(1, order[kept]), ids[..., -1])
+        running = running.of(goes_on)
+        kept = rows_of(goes_on, device)
+        steps.advance(kept, origins[kept].gather(1, order[kept]), running.ids[..., -1])
     ids = finished.ids[:, 0]  # topk sorts
-    return Generated(_without_tail(ids, eos), finished.scores[:, 0], _are_cut(ids, limits, eos))
+    is_cut = _are_cut(ids, sent(limits, device), eos)
+    return Generated(_without_tail(ids, eos), finished.scores[:, 0], is_cut)
 
 
 def _candidates(steps: Steps, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,7 +29,8 @@ from transformers.utils import CONFIG_NAME
 from omni_avsr.errors import InputError
 from omni_avsr.model import adapters
 from omni_avsr.model.config import OmniAVSRConfig
-from omni_avsr.model.precision import to_dtype
+from omni_avsr.model.precision import Dtypes, of_tower
+from omni_avsr.model.quantize import quantization_of
 from omni_avsr.model.towers import KINDS, Origin, build, checksum, find, locate, saved_name, verify
 from omni_avsr.model.vocabulary import embedded_ids
 
@@ -53,6 +54,12 @@ def save(model: "OmniAVSR", folder: Path, full: bool) -> None:
     if nameless and not full:
         raise InputError(
             f"the {', '.join(nameless)} towers have no name to find them by; save with full=True"
+        )
+    bits = quantization_of(adapters.plain(model.llm))
+    if full and bits:
+        raise InputError(
+            f"full=True would write the rounded weights of an LLM in {bits}: load the model "
+            "without quantize to save it with its towers"
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_NAME).unlink(missing_ok=True)  # written last: without it, this is no model
@@ -104,10 +111,11 @@ def load(
     *,
     config: OmniAVSRConfig | None = None,
     towers: dict[str, str | Path] | None = None,
-    dtype: str | torch.dtype = torch.float32,
+    dtype: Dtypes = torch.float32,
+    quantize: str | None = None,
     **hub: Any,
 ) -> "OmniAVSR":
-    """The model of a folder or hub id, its towers in this dtype.
+    """The model of a folder or hub id, its towers in this dtype, its LLM in 8bit or 4bit if asked.
 
     `hub` is what huggingface_hub's snapshot_download takes, such as revision and token.
     """
@@ -121,7 +129,7 @@ def load(
     folder = _folder(name, options)
     config = config or OmniAVSRConfig.from_pretrained(folder)
     try:
-        modules = _load_towers(config, folder, moved, to_dtype(dtype))
+        modules = _load_towers(config, folder, moved, dtype, quantize)
         model = cls(config, modules, load_from=folder)
         _load_own_state(model, load_file(folder / WEIGHTS))
     except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
@@ -149,7 +157,11 @@ def _folder(name: str | Path, options: dict[str, Any]) -> Path:
 
 
 def _load_towers(
-    config: OmniAVSRConfig, folder: Path, moved: dict[str, str | Path], dtype: torch.dtype
+    config: OmniAVSRConfig,
+    folder: Path,
+    moved: dict[str, str | Path],
+    dtype: Dtypes,
+    quantize: str | None,
 ) -> dict[str, PreTrainedModel]:
     """The towers. The config notes where they are, so that the model can be saved anywhere."""
     modules: dict[str, PreTrainedModel] = {}
@@ -158,7 +170,9 @@ def _load_towers(
             continue
         found = find(kind, config.towers.get(kind), folder, moved.get(kind))
         verify(kind, found)
-        modules[kind] = build(kind, found["name"], dtype, found["revision"])
+        modules[kind] = build(
+            kind, found["name"], of_tower(dtype, kind), found["revision"], quantize
+        )
         config.towers[kind] = found
     return modules
 

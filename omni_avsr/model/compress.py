@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from omni_avsr.tasks import token_count
 
+Rows = Tensor | slice  # indices of rows, or all of them
+
 SIMILAR = 1.25  # rows whose lengths differ by less are computed together
 
 
@@ -18,36 +20,54 @@ def length_mask(lengths: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=lengths.device) < lengths[:, None]  # (B,) -> (B, width)
 
 
-def group_by_length(lengths: Tensor, all_together: bool = False) -> list[tuple[Tensor, int]]:
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, which the CPU does not wait for."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def picked(values: Tensor, mask: Tensor) -> Tensor:
+    """The vectors (N, ...) of values (B, T, ...) where a mask (B, T) on the CPU is True.
+
+    Indexing with the mask itself makes the CPU wait for a GPU to count it.
+    """
+    places = mask.flatten().nonzero().flatten()
+    return values.flatten(0, 1).index_select(0, sent(places, values.device))
+
+
+def group_by_length(
+    lengths: Tensor, device: torch.device, all_together: bool = False
+) -> list[tuple[Rows, int]]:
     """Rows of similar length in groups: their indices, and the longest length of each group.
 
     This saves the CPU the padding. Other devices are faster with all rows at once.
     """
-    order = lengths.argsort()
-    if all_together or lengths.device.type != "cpu":
-        return [(order.sort().values, int(lengths.max()))]
+    if all_together or device.type != "cpu":
+        return [(slice(None), int(lengths.max()))]
     groups: list[list[int]] = []
-    for row in order.tolist():
+    for row in lengths.argsort().tolist():
         if not groups or lengths[row] > SIMILAR * lengths[groups[-1][0]]:
             groups.append([])
         groups[-1].append(row)
     return [(torch.tensor(sorted(rows)), int(lengths[rows].max())) for rows in groups]
 
 
-def ungroup(parts: list[Tensor], groups: list[tuple[Tensor, int]]) -> Tensor:
+def ungroup(parts: list[Tensor], groups: list[tuple[Rows, int]]) -> Tensor:
     """The rows (B, T, D) of all groups in their original order, padded to one length."""
     if len(parts) == 1:
         return parts[0]
     longest = max(part.shape[1] for part in parts)
     padded = [F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts]
-    order = torch.cat([rows for rows, _ in groups])
-    return torch.cat(padded)[order.argsort()]
+    together = torch.cat(padded)
+    every = torch.arange(len(together))
+    order = torch.cat([every[rows] for rows, _ in groups])
+    return together[order.argsort()]
 
 
 def compress(features: Tensor, lengths: Tensor, rate: int, stack: bool, keep_tail: bool) -> Tensor:
     """Windows of `rate` frames averaged, or stacked, over the true frames of each clip."""
-    inside = length_mask(lengths, features.shape[1])[..., None]
-    features = features.masked_fill(~inside, 0)
+    device = features.device
+    padding = ~length_mask(lengths, features.shape[1])
+    features = features.masked_fill(sent(padding, device)[..., None], 0)
     features = F.pad(features, (0, 0, 0, -features.shape[1] % rate))
     windows = features.unflatten(1, (-1, rate))  # (B, T, D) -> (B, T / rate, rate, D)
     if stack:
@@ -55,10 +75,10 @@ def compress(features: Tensor, lengths: Tensor, rate: int, stack: bool, keep_tai
     else:
         starts = rate * torch.arange(windows.shape[1], device=lengths.device)
         true_frames = (lengths[:, None] - starts).clamp(1, rate)  # (B, T / rate)
-        tokens = windows.sum(2) / true_frames[..., None]  # (B, T / rate, D)
+        tokens = windows.sum(2) / sent(true_frames, device)[..., None]  # (B, T / rate, D)
     counts = [token_count(frames, rate, keep_tail) for frames in lengths.tolist()]
-    kept = length_mask(torch.tensor(counts, device=lengths.device), tokens.shape[1])
-    return tokens[kept]  # (N, D) or (N, rate * D)
+    kept = length_mask(torch.tensor(counts), tokens.shape[1])
+    return picked(tokens, kept)  # (N, D) or (N, rate * D)
 
 
 class Compressor(nn.Module):

@@ -16,6 +16,7 @@ from omni_avsr.errors import InputError
 from omni_avsr.tasks import MODALITIES, SAMPLES_PER_AUDIO_FRAME, Route, Task
 
 FORMAT = 1  # of checkpoint folders; newer ones are refused
+IGNORED = -100  # the label of positions that do not count in the loss
 FACTORS = ("shared", "task", "scale")  # what a LoRA can belong to
 MARKERS = ("<audio>", "</audio>", "<video>", "</video>")
 PLACEHOLDERS = {

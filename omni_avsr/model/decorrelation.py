@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from omni_avsr.model.compress import picked
+
 
 @contextmanager
 def middle_layers(layers: nn.ModuleList) -> Iterator[list[Tensor]]:
@@ -31,11 +33,13 @@ def middle_layers(layers: nn.ModuleList) -> Iterator[list[Tensor]]:
 def sink_losses(outputs: list[Tensor], media: Tensor) -> Tensor:
     """Squared cosines (n,) between the first position and each media position, in every layer.
 
-    The outputs are (B, L, D); `media` (B, L) is True at media tokens.
+    The outputs are (B, L, D); `media` (B, L), on the CPU, is True at media tokens.
     """
-    cosines = [media.new_zeros(0, dtype=torch.float32)]
+    if not outputs:
+        return torch.zeros(0)
+    cosines = []
     for hidden in outputs:
         hidden = hidden.float()
         cosine = torch.cosine_similarity(hidden[:, :1], hidden, dim=-1)  # (B, L)
-        cosines.append(cosine[media])
+        cosines.append(picked(cosine, media))
     return torch.cat(cosines).square()

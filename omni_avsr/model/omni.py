@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -28,11 +29,19 @@ from omni_avsr.errors import InputError
 from omni_avsr.model import adapters, checkpoint, towers
 from omni_avsr.model.batch import Batch, Features, Media
 from omni_avsr.model.beams import Generated, beam_search
-from omni_avsr.model.compress import Compressor, group_by_length, length_mask, ungroup
-from omni_avsr.model.config import PLACEHOLDERS, TASK_TOKENS, OmniAVSRConfig
+from omni_avsr.model.compress import (
+    Compressor,
+    group_by_length,
+    length_mask,
+    picked,
+    sent,
+    ungroup,
+)
+from omni_avsr.model.config import IGNORED, PLACEHOLDERS, TASK_TOKENS, OmniAVSRConfig
 from omni_avsr.model.decorrelation import middle_layers, sink_losses
+from omni_avsr.model.gguf import where
 from omni_avsr.model.loss import label_loss
-from omni_avsr.model.precision import to_dtype
+from omni_avsr.model.precision import Dtypes, of_tower
 from omni_avsr.model.vocabulary import embedded_ids, token_settings
 from omni_avsr.model.whisper import encode_audio
 from omni_avsr.tasks import FRAME_RATES, MODALITIES, Route, audio_frames, longest_transcript
@@ -146,13 +155,14 @@ class OmniAVSR(PreTrainedModel):
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         method: str = "omni-avsr-st",
-        dtype: str | torch.dtype = torch.float32,
+        dtype: Dtypes = torch.float32,
+        quantize: str | None = None,
         **settings: Any,
     ) -> "OmniAVSR":
         """A new model on towers given as hub ids, local folders, or configs (random weights).
 
         The method sets tasks, rates, adapters and projectors; any field of OmniAVSRConfig can be
-        given to override it.
+        given to override it. quantize keeps the LLM's layers in 8bit or 4bit.
         """
         if llm is None:
             raise InputError("from_towers needs llm=: a hub id, a folder or a config")
@@ -166,18 +176,19 @@ class OmniAVSR(PreTrainedModel):
         configs: dict[str, PreTrainedConfig] = {}
         for kind, source in sources.items():
             if source is not None:
-                tower = towers.build(kind, source, to_dtype(dtype))
+                tower = towers.build(kind, source, of_tower(dtype, kind), quantize=quantize)
                 modules[kind] = tower
                 configs[kind] = tower.config
                 origins[kind] = towers.record(source)
         if tokenizer is None and isinstance(llm, str | Path):
-            tokenizer = AutoTokenizer.from_pretrained(towers.locate(llm))
+            tokenizer = AutoTokenizer.from_pretrained(**where(towers.locate(llm)))
         settings = {**methods.method(method).settings(), "method": method, **settings}
         task_tokens = settings.get("task_tokens", TASK_TOKENS)
         tokens = token_settings(tokenizer, configs["llm"], task_tokens)
         fields: methods.ConfigFields = {}
         for kind, config in configs.items():
             fields[f"{kind}_config"] = config.to_dict()
+            fields[f"{kind}_config"].pop("quantization_config", None)  # chosen anew at each load
         return cls(OmniAVSRConfig(towers=origins, **fields, **tokens, **settings), modules)
 
     def _encoder(self, modality: str) -> PreTrainedModel | None:
@@ -220,8 +231,9 @@ class OmniAVSR(PreTrainedModel):
         padded = self.config.audio_context == "padded"
         exact = self.config.exact_audio_length
         counts = [audio_frames(n, exact) for n in _or_full(samples, audio).tolist()]
-        frames = torch.tensor(counts, device=audio.device)  # (B,)
-        groups = group_by_length(frames, all_together=padded)  # padded, all are 30 s long
+        frames = torch.tensor(counts)  # (B,)
+        # Padded, all are 30 s long
+        groups = group_by_length(frames, audio.device, all_together=padded)
         encoder = self._encoder("audio")
         assert isinstance(encoder, WhisperEncoder)
         parts = []
@@ -232,7 +244,7 @@ class OmniAVSR(PreTrainedModel):
     def _encode_video(self, video: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         frames = _or_full(lengths, video)  # (B,)
         assert self.video_encoder is not None
-        groups = group_by_length(frames)
+        groups = group_by_length(frames, video.device)
         parts = []
         for rows, longest in groups:
             padding = ~length_mask(frames[rows], longest)
@@ -292,7 +304,8 @@ class OmniAVSR(PreTrainedModel):
     def _embed_text(self, input_ids: Tensor) -> Tensor:
         # Placeholders have no embedding: token 0 stands in until merge_media replaces it
         text_ids = input_ids.masked_fill(self._is_media(input_ids), 0)
-        return self._embeddings()(text_ids)  # (B, L) -> (B, L, D)
+        embeddings = self._embeddings()
+        return embeddings(sent(text_ids, embeddings.weight.device))  # (B, L) -> (B, L, D)
 
     def _media_tokens(self, features: Features, modality: str, rate: int) -> Tensor:
         """The tokens (N, D) of all clips at a rate."""
@@ -319,7 +332,8 @@ class OmniAVSR(PreTrainedModel):
     def _last_logits(self, embeds: Tensor, attention_mask: Tensor) -> Tensor:
         llm = adapters.plain(self.llm)
         decoder = llm.get_decoder()
-        decoded = decoder(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)
+        mask = sent(attention_mask, embeds.device)
+        decoded = decoder(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
         return llm.get_output_embeddings()(decoded.last_hidden_state[:, -1])
 
     def _run_llm(
@@ -327,26 +341,24 @@ class OmniAVSR(PreTrainedModel):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The hidden vectors (N, D) that predict the labels, the labels (N,), and the sink losses.
 
-        Rows of similar length run together, so that short rows are not padded to the longest.
+        Rows of similar length run together, so that short rows are not padded to the longest. No
+        mask is needed, as padding at the end is in no token's past: attention runs its fastest
+        kernel.
         """
         decoder = adapters.plain(self.llm).get_decoder()
         layers = decoder.layers if self.config.sink_loss_weight else nn.ModuleList()
         media = self._is_media(batch.input_ids)
         hidden, targets, sinks = [], [], []
         lengths = batch.attention_mask.sum(1)
-        for rows, longest in group_by_length(lengths, self.rows_together):
+        for rows, longest in group_by_length(lengths, embeds.device, self.rows_together):
             with middle_layers(layers) as outputs:
-                decoded = decoder(
-                    inputs_embeds=embeds[rows, :longest],
-                    attention_mask=batch.attention_mask[rows, :longest],
-                    use_cache=False,
-                )
-            next_labels = labels[rows, 1:longest]  # (b, l - 1)
-            is_label = next_labels != -100
-            hidden.append(decoded.last_hidden_state[:, :-1][is_label])
+                decoded = decoder(inputs_embeds=embeds[rows, :longest], use_cache=False)
+            next_labels = F.pad(labels[rows, 1:longest], (0, 1), value=IGNORED)  # (b, l)
+            is_label = next_labels != IGNORED
+            hidden.append(picked(decoded.last_hidden_state, is_label))
             targets.append(next_labels[is_label])
             sinks.append(sink_losses(outputs, media[rows, :longest]))
-        return torch.cat(hidden), torch.cat(targets), torch.cat(sinks)
+        return torch.cat(hidden), sent(torch.cat(targets), embeds.device), torch.cat(sinks)
 
     def generate(
         self, batch: Batch, num_beams: int = 1, max_new_tokens: int | Sequence[int] | None = None
@@ -397,6 +409,8 @@ class OmniAVSR(PreTrainedModel):
             **(activation_checkpointing_kwargs or {}),
         }
         super().activation_checkpointing_enable(kwargs, **options)
+        # This way needs no gradients of inputs, for which Whisper would keep all that it computes
+        self.disable_input_require_grads()
 
     def compile_layers(self, backend: str = "inductor") -> None:
         """Compiles the LLM's layers when they first run, once for each set of adapters.
@@ -485,18 +499,19 @@ def merge_media(embeds: Tensor, places: Tensor, tokens: Tensor, modality: str) -
             f"{places.sum()} placeholders for {len(tokens)} {modality} tokens: "
             "batch and rates do not match"
         )
-    return embeds.masked_scatter(places[..., None], tokens)
+    return embeds.masked_scatter(sent(places, embeds.device)[..., None], tokens)
 
 
 def _or_full(lengths: Tensor | None, clips: Tensor) -> Tensor:
     """The lengths, or the full width of every clip where none are given."""
     if lengths is not None:
         return lengths
-    return torch.full((len(clips),), clips.shape[1], device=clips.device)
+    return torch.full((len(clips),), clips.shape[1])
 
 
 def _refuse_nan(modality: str, values: Tensor, lengths: Tensor) -> None:
-    bad = (~values.isfinite()).any(2) & length_mask(lengths, values.shape[1])  # (B, T)
+    inside = sent(length_mask(lengths, values.shape[1]), values.device)
+    bad = (~values.isfinite()).any(2) & inside  # (B, T)
     if bad.any():
         clips = bad.any(1).nonzero().flatten().tolist()
         raise InputError(

@@ -4,9 +4,16 @@ The frozen towers have one type. What is trained is always float32, and so is wh
 would spoil: log-mel, rotary angles, the statistics of norms, losses, and the scores of beams.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeAlias
+
 import torch
 
 from omni_avsr.errors import InputError
+
+# One type for all towers, or one for each kind, where None is that of the tower's file
+Dtypes: TypeAlias = str | torch.dtype | Mapping[str, str | torch.dtype | None]
 
 # The precisions of training that each type of the towers goes with, the default of halves first
 PRECISIONS = {
@@ -46,6 +53,35 @@ def _default_precision(dtype: torch.dtype, device: str) -> str:
 def has_bfloat16(device: str) -> bool:
     """Whether the device is a GPU that computes in bfloat16 itself: Ampere or newer."""
     return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def allow_tf32() -> None:
+    """Lets a GPU round what float32 products and convolutions multiply to ten bits (TF32).
+
+    It is 8 times as fast on Ampere, and still finer than bfloat16's seven bits.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Float32 products inside are rounded neither by autocast nor to TF32."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def of_tower(dtype: Dtypes, kind: str) -> torch.dtype | None:
+    """The type of a tower of this kind; None is that of its file."""
+    if not isinstance(dtype, Mapping):
+        return to_dtype(dtype)
+    own = dtype[kind]
+    return None if own is None else to_dtype(own)
 
 
 def to_dtype(dtype: str | torch.dtype) -> torch.dtype:

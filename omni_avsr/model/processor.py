@@ -23,7 +23,8 @@ from transformers import (
 
 from omni_avsr.errors import InputError
 from omni_avsr.model.batch import Batch, Features, Media
-from omni_avsr.model.config import PLACEHOLDERS, OmniAVSRConfig
+from omni_avsr.model.config import IGNORED, PLACEHOLDERS, OmniAVSRConfig
+from omni_avsr.model.gguf import readable, where
 from omni_avsr.model.towers import find, locate
 from omni_avsr.model.vocabulary import add_special_tokens
 from omni_avsr.tasks import (
@@ -39,7 +40,6 @@ from omni_avsr.tasks import (
 )
 
 Array = Tensor | np.ndarray
-IGNORED = -100  # the label of positions that do not count in the loss
 HUB_OPTIONS = {"revision", "token", "cache_dir"}
 
 
@@ -253,7 +253,8 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def _read_tokenizer(name: str | Path, **options: Any) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(name, **options)
+        with readable(name):
+            return AutoTokenizer.from_pretrained(**where(name), **options)
     except ValueError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"no tokenizer can be read from {name}: {reason}") from None

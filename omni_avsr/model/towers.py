@@ -6,7 +6,7 @@ They are recognised again by the commit of the hub or by the checksum of the fol
 import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
@@ -16,7 +16,6 @@ from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
-    WhisperModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -24,6 +23,9 @@ from transformers.utils import CONFIG_NAME, cached_file
 
 from omni_avsr.errors import InputError
 from omni_avsr.model.avhubert import AVHubertEncoder
+from omni_avsr.model.gguf import as_folder, is_gguf, readable, where
+from omni_avsr.model.gguf import reading_options as reading_options_of_gguf
+from omni_avsr.model.quantize import avoid_traps, quantization_of, reading_options
 
 SHIPPED = Path(__file__).parents[1] / "tiny"  # the small towers of the package, a folder each
 KINDS = ("audio", "video", "llm")
@@ -32,6 +34,12 @@ FAMILIES: dict[str, Iterable[str]] = {
     "video": ("avhubert",),
     "llm": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
 }
+CLASSES: dict[str, Any] = {
+    "audio": WhisperEncoder,
+    "video": AVHubertEncoder,
+    "llm": AutoModelForCausalLM,
+}
+ENCODER_OF_WHISPER = r"^(model\.)?encoder\."  # before the names of its weights in a whole Whisper
 SCALED_LOGITS = (  # settings by which some families change their logits
     "logits_scaling",
     "logit_scale",
@@ -40,18 +48,21 @@ SCALED_LOGITS = (  # settings by which some families change their logits
 
 Source: TypeAlias = str | Path | PreTrainedConfig
 
+# A whole Whisper's decoder is not read, which nobody needs to be told
+WhisperEncoder._keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^proj_out\."]
+
 
 class Origin(TypedDict):
     """Where a tower's weights come from."""
 
-    name: str  # a hub id or a folder
+    name: str  # a hub id, a folder or a GGUF file
     revision: str | None  # the hub's commit
-    sha256: str | None  # the folder's checksum
+    sha256: str | None  # the checksum of the folder or file
 
 
 def locate(name: str | Path) -> str | Path:
     """The folder of a tower or model that ships with the package; any other name unchanged."""
-    if Path(name).is_dir():
+    if Path(name).is_dir() or is_gguf(name):
         return name
     if name == "tiny" or str(name).startswith("tiny-"):
         shipped = SHIPPED / ("omni-avsr-st" if name == "tiny" else name)
@@ -68,28 +79,43 @@ def locate(name: str | Path) -> str | Path:
 
 
 def build(
-    kind: str, source: Source, dtype: torch.dtype, revision: str | None = None
+    kind: str,
+    source: Source,
+    dtype: torch.dtype | None,
+    revision: str | None = None,
+    quantize: str | None = None,
 ) -> PreTrainedModel:
-    """The frozen tower: weights from a hub id or folder, random ones from a config."""
+    """The frozen tower: weights from a hub id or folder, random ones from a config.
+
+    Without a dtype the weights keep the type of their file, and safetensors are read when they are
+    needed. `quantize` is 8bit or 4bit, and for the LLM only.
+    """
+    bits = quantize if kind == "llm" else None
     if isinstance(source, PreTrainedConfig):
+        if bits is not None:
+            raise InputError(
+                "only an LLM with weights, a hub id or a folder, can be quantised: this is a config"
+            )
         # A copy, as a composite config unsets the attention implementation of its parts.
         tower = _from_config(kind, copy.deepcopy(source), dtype)
     else:
-        tower = _from_name(kind, str(locate(source)), dtype, revision)
+        tower = _from_name(kind, str(locate(source)), dtype, revision, bits)
     return tower.requires_grad_(False).eval()
 
 
-def _from_config(kind: str, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _from_config(kind: str, config: PreTrainedConfig, dtype: torch.dtype | None) -> PreTrainedModel:
     _check_family(kind, config)
     if kind == "llm":
         return AutoModelForCausalLM.from_config(config, dtype=dtype)
-    encoder: Any = {"audio": WhisperEncoder, "video": AVHubertEncoder}[kind]
-    return encoder._from_config(config, dtype=dtype)
+    return CLASSES[kind]._from_config(config, dtype=dtype)
 
 
-def _from_name(kind: str, name: str, dtype: torch.dtype, revision: str | None) -> PreTrainedModel:
+def _from_name(
+    kind: str, name: str, dtype: torch.dtype | None, revision: str | None, bits: str | None
+) -> PreTrainedModel:
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        with readable(name):
+            config = AutoConfig.from_pretrained(**where(name), revision=revision)
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -97,14 +123,35 @@ def _from_name(kind: str, name: str, dtype: torch.dtype, revision: str | None) -
             f"and the hub says: {reason}"
         ) from None
     _check_family(kind, config)
-    options: dict[str, Any] = {"dtype": dtype, "revision": revision}
-    if kind == "llm":
-        return AutoModelForCausalLM.from_pretrained(name, **options)
-    if kind == "video":
-        return AVHubertEncoder.from_pretrained(name, **options)
-    if "WhisperEncoder" in (config.architectures or ()):
-        return WhisperEncoder.from_pretrained(name, **options)
-    return WhisperModel.from_pretrained(name, **options).get_encoder()
+    if bits is not None and is_gguf(name):
+        with as_folder(name, config, dtype) as folder:
+            return _from_name(kind, folder, dtype, None, bits)
+    options: dict[str, Any] = {"dtype": dtype or "auto", "revision": revision}
+    if bits is not None:
+        options |= reading_options(name, config, bits, dtype)
+    if kind == "audio":
+        options["key_mapping"] = {ENCODER_OF_WHISPER: ""}
+    options |= reading_options_of_gguf(name, config)
+    with readable(name):
+        tower, found = CLASSES[kind].from_pretrained(
+            **where(name), output_loading_info=True, **options
+        )
+    _refuse_missing(kind, name, found["missing_keys"])
+    if kind == "audio":
+        tower._weight_conversions = []  # saving would undo the mapping of names, and cannot
+    if quantization_of(tower):
+        avoid_traps(tower)
+    return tower
+
+
+def _refuse_missing(kind: str, name: str, missing: Collection[str]) -> None:
+    """Refuses a tower some of whose weights would be random."""
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        raise InputError(
+            f"the {kind} tower {name} lacks {len(missing)} weights, such as {some}: "
+            "it was not written or downloaded completely, or its config.json is another model's"
+        )
 
 
 def _check_family(kind: str, config: PreTrainedConfig) -> None:
@@ -126,7 +173,7 @@ def record(source: Source) -> Origin | None:
     if isinstance(source, PreTrainedConfig):
         return None
     folder = Path(locate(source))
-    if folder.is_dir():
+    if folder.exists():
         ships = folder.parent == SHIPPED
         name = str(source) if ships else str(folder.resolve())
         return {"name": name, "revision": None, "sha256": checksum(folder)}
@@ -150,10 +197,10 @@ def find(kind: str, known: Origin | None, folder: Path, moved: str | Path | None
     if known is not None:
         found.update(known)
     if moved is not None:
-        found["name"] = str(Path(moved).resolve()) if Path(moved).is_dir() else str(moved)
+        found["name"] = str(Path(moved).resolve()) if Path(moved).exists() else str(moved)
         found["revision"] = None
     path = folder / found["name"]  # an absolute path stays as it is
-    if path.is_dir():
+    if path.exists():
         found["name"] = str(path.resolve())
     elif Path(found["name"]).is_absolute() or found["name"] == saved_name(kind):
         raise InputError(
@@ -167,7 +214,7 @@ def verify(kind: str, found: Origin) -> None:
     """Refuses a folder whose weights or config are not those that were recorded."""
     path = Path(locate(found["name"]))
     expected = found["sha256"]
-    if not expected or not path.is_dir():
+    if not expected or not path.exists():
         return
     actual = checksum(path)
     if actual != expected:
@@ -178,7 +225,13 @@ def verify(kind: str, found: Origin) -> None:
 
 
 def checksum(folder: Path) -> str:
-    """SHA-256 over the folder's config and its weight files in the order of their names."""
+    """SHA-256 over the folder's config and its weight files in the order of their names.
+
+    A GGUF file has all of it.
+    """
+    if is_gguf(folder):
+        with folder.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
     if not files:
         raise InputError(f"{folder} holds no weights (*.safetensors or *.bin)")

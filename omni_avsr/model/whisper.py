@@ -13,7 +13,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omni_avsr.errors import InputError
-from omni_avsr.model.compress import length_mask
+from omni_avsr.model.compress import length_mask, sent
+from omni_avsr.model.precision import exact_products
 from omni_avsr.tasks import AUDIO_FPS, MEL_HOP, MEL_WINDOW, SAMPLE_RATE
 
 QUIETEST = 1e-10  # power below which the logarithm is cut off
@@ -23,7 +24,7 @@ RANGE = 8  # powers of ten below the loudest value that are kept
 def encode_audio(encoder: WhisperEncoder, audio: Tensor, lengths: Tensor, padded: bool) -> Tensor:
     """The encoder's features (B, T, D) of zero-padded waveforms (B, S).
 
-    The true lengths (B,) are given in encoder frames. With padded=True the encoder runs on
+    The true lengths (B,) are on the CPU, in encoder frames. With padded=True the encoder runs on
     Whisper's full 30 s, as published; otherwise on the clips only, with their padding masked.
     """
     longest = int(lengths.max())
@@ -38,17 +39,23 @@ def encode_audio(encoder: WhisperEncoder, audio: Tensor, lengths: Tensor, padded
         mel = log_mel(audio, mels, limit).to(encoder.dtype)
         return encoder(mel).last_hidden_state[:, :longest]  # (B, mels, 2 * limit) -> (B, T, D)
     inside = length_mask(2 * lengths, 2 * longest)[:, None]  # (B, 1, columns)
-    mel = log_mel(audio, mels, longest, inside).to(encoder.dtype)
-    return _encode_clips(encoder, mel, length_mask(lengths, longest))
+    mel = log_mel(audio, mels, longest, sent(inside, audio.device)).to(encoder.dtype)
+    valid = length_mask(lengths, longest)
+    return _encode_clips(encoder, mel, None if valid.all() else sent(valid, audio.device))
 
 
-def _encode_clips(encoder: WhisperEncoder, mel: Tensor, valid: Tensor) -> Tensor:
+def _encode_clips(encoder: WhisperEncoder, mel: Tensor, valid: Tensor | None) -> Tensor:
     hidden = F.gelu(encoder.conv1(mel))
     hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)  # (B, mels, 2T) -> (B, T, D)
     hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
-    mask = create_bidirectional_mask(
-        config=encoder.config, inputs_embeds=hidden, attention_mask=valid
-    )
+    mask = None
+    if valid is not None:
+        mask = create_bidirectional_mask(
+            config=encoder.config,
+            inputs_embeds=hidden,
+            attention_mask=valid,
+            allow_is_bidirectional_skip=False,  # there is padding, so a GPU need not look for it
+        )
     for layer in encoder.layers:
         hidden = layer(hidden, mask)
     return encoder.layer_norm(hidden)
@@ -65,7 +72,7 @@ def log_mel(audio: Tensor, mels: int, frames: int, inside: Tensor | None = None)
     window = torch.hann_window(MEL_WINDOW, device=audio.device)
     spectrum = torch.stft(audio, MEL_WINDOW, MEL_HOP, window=window, return_complex=True)
     power = spectrum.abs() ** 2  # (B, MEL_WINDOW / 2 + 1, columns)
-    with torch.autocast(audio.device.type, enabled=False):  # half precision overflows at a click
+    with exact_products(audio.device):  # half precision overflows at a click
         mel = _mel_filters(mels, audio.device) @ power[..., : 2 * frames]
     mel = mel.clamp(min=QUIETEST).log10()
     if inside is None:

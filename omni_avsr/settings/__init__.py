@@ -8,6 +8,7 @@ types. Needs nothing but Python.
 from omni_avsr.settings.base import Settings
 from omni_avsr.settings.data import CheckSettings, PrepareSettings
 from omni_avsr.settings.decode import DecodeSettings, DecodingOptions, EvaluateSettings
+from omni_avsr.settings.plan import PlanSettings
 from omni_avsr.settings.shared import CheckpointOptions
 from omni_avsr.settings.toy import DemoSettings, ToySettings
 from omni_avsr.settings.train import TrainSettings
@@ -20,6 +21,7 @@ __all__ = [
     "DecodingOptions",
     "DemoSettings",
     "EvaluateSettings",
+    "PlanSettings",
     "PrepareSettings",
     "Settings",
     "ToySettings",

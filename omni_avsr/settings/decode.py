@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import COUNT, DECIBELS, SEED, option
+from omni_avsr.settings.base import COUNT, DECIBELS, SEED, WHOLE, option
 from omni_avsr.settings.shared import CheckpointOptions, LabelOptions, RateOptions, ToyOptions
 from omni_avsr.tasks import NORMALISERS, Condition, Task
 
@@ -19,6 +19,11 @@ class DecodingOptions(CheckpointOptions, ToyOptions, LabelOptions):
     normaliser: str = option("lower", "How texts are scored: lower, 13a or whisper.", NORMALISERS)
     max_frames: int = option(3000, "Video frames in a batch.", bounds=COUNT)
     seed: int = option(1, "Seed of the noise.", bounds=SEED)
+    workers: int | None = option(
+        None,
+        "Processes that read clips ahead.  [default: up to 4 for a GPU, 0 without one]",
+        bounds=WHOLE,
+    )
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,14 @@ class DecodeSettings(DecodingOptions, RateOptions):
         False, "Merge the task's adapters into a copy of the LLM's weights first, which is faster."
     )
     out: Path | None = option(None, "Write the hypotheses to this file, as JSON lines.")
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.merge and self.quantize:
+            yield (
+                f"adapters cannot be merged into an LLM in {self.quantize}, whose weights are "
+                "rounded: leave merge or quantize out"
+            )
 
     @property
     def condition(self) -> Condition:

@@ -9,6 +9,7 @@ from omni_avsr.settings.base import COUNT, Settings, option
 WORLDS = ("grid", "open", "mixed")
 TOWERS = ("audio", "video", "llm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+BITS = ("8bit", "4bit")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ class PrecisionOptions(Settings):
         "Numbers of the frozen towers: float32, bfloat16, float16, or auto, which is bfloat16 on a "
         "GPU that has it, else float32.",
         DTYPES,
+    )
+    quantize: str | None = option(
+        None,
+        "Keep the LLM's layers in 8bit or 4bit; needs `pip install 'omni-avsr[quantize]'`.  "
+        "[default: as --dtype says]",
+        BITS,
     )
 
 

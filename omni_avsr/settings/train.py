@@ -101,7 +101,7 @@ class ModelOptions(PrecisionOptions):
     audio_encoder: str = option("tiny-audio", "A Whisper: hub id, folder, or tiny-audio.")
     video_encoder: str = option("tiny-video", "An AV-HuBERT: folder, or tiny-video.")
     llm: str = option(
-        "tiny-m", "A causal language model: hub id, folder, or tiny-s, tiny-m, tiny-l."
+        "tiny-m", "A causal language model: hub id, folder, GGUF file, or tiny-s, tiny-m, tiny-l."
     )
     lora_rank: int = option(16, "Rank of the LLM's LoRAs.", bounds=WHOLE)
     lora_alpha: float = option(
@@ -266,6 +266,11 @@ class TrainSettings(
             yield (
                 "cached features and a trained video encoder exclude each other: "
                 "set cache_copies to 0"
+            )
+        if self.strategy == "fsdp" and self.quantize:
+            yield (
+                f"strategy fsdp cannot shard an LLM in {self.quantize}: use ddp, or leave quantize "
+                "out"
             )
         if not re.fullmatch(r"auto|0*[1-9][0-9]*", self.devices):
             yield f"devices {self.devices!r} is neither a number from 1 nor auto"

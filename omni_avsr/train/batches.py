@@ -1,11 +1,13 @@
 """The data of a training run: which clips come when, and features that are encoded only once."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from omni_avsr.data.augment import Augmentation
@@ -20,20 +22,25 @@ from omni_avsr.data.loading import (
 )
 from omni_avsr.data.manifest import Clip
 from omni_avsr.data.noise import babble_of_clips
+from omni_avsr.data.workers import loader_of, workers_for
+from omni_avsr.errors import InputError
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
-from omni_avsr.run import Progress, local_rank, with_progress
+from omni_avsr.run import Progress, is_first_process, with_progress
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import VIDEO_FPS
 from omni_avsr.train.features import (
     Encoded,
     EncodedClip,
     EncodedDataset,
+    MemoryStore,
     Store,
     bytes_of_features,
     file_facts,
     opened_store,
     padded_features,
+    planned_store,
 )
+from omni_avsr.train.processes import gathered, of_first, own_share, processes, processes_of_machine
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,12 @@ class TrainingBatch:
         """The same on another device."""
         media = None if self.media is None else self.media.to(device)
         features = None if self.features is None else self.features.to(device)
+        return replace(self, media=media, features=features)
+
+    def pin_memory(self) -> "TrainingBatch":
+        """The same in memory that a GPU copies from while it computes."""
+        media = None if self.media is None else self.media.pin_memory()
+        features = None if self.features is None else self.features.pin_memory()
         return replace(self, media=media, features=features)
 
 
@@ -76,15 +89,33 @@ class Batches:
         self.longest_sound = model.config.longest_sound
 
     def prepare(self, clips: Sequence[Clip], valid: Sequence[Clip]) -> None:
-        """Takes the clips, and encodes the training clips if features are cached."""
+        """Takes the clips; refuses those whose features would be kept and do not fit."""
         settings = self.settings
         self.clips = clips
         self.valid = valid
         augment = self._augmentation()
-        dataset = ClipDataset(clips, augment, settings.seed, self.modalities, self.longest_sound)
+        self.media = ClipDataset(clips, augment, settings.seed, self.modalities, self.longest_sound)
+        self.dataset: Dataset = self.media
         lengths = [clip.frames for clip in clips]
         self.sampler = EndlessBatches(lengths, settings.max_frames, settings.seed)
-        self.dataset: Dataset = self._encoded(dataset) if settings.cache_copies else dataset
+        if settings.cache_copies and is_first_process():
+            self._refuse_features_that_do_not_fit()
+
+    def encode(self) -> None:
+        """Encodes the training clips if their features are kept; a run's processes take turns.
+
+        In memory each of them has all features; in a feature cache the first one writes them.
+        """
+        if not self.settings.cache_copies:
+            return
+        folder = self.settings.feature_cache
+        with opened_store(folder, lambda: self._cache_key) as store:
+            todo = of_first(lambda: self._todo(store))
+            if todo:
+                self._encode(todo, store)
+        if self._todo(store):
+            raise InputError(f"--feature-cache {folder} must be one folder for all machines")
+        self.dataset = EncodedDataset(self.clips, self.settings.cache_copies, store)
 
     def training(self, start: int = 0, rank: int = 0, ranks: int = 1) -> DataLoader:
         """Endless shuffled batches of augmented clips, after the first `start` ones.
@@ -110,8 +141,15 @@ class Batches:
 
     def _loader(self, dataset: Dataset, batches: Iterable[list[ClipKey]]) -> DataLoader:
         collate = partial(_collated, self.processor)  # without the model, as workers unpickle it
-        workers = self.settings.workers
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+        return loader_of(dataset, batches, collate, self._workers(dataset))
+
+    def _workers(self, dataset: Dataset) -> int:
+        """How many processes read the clips: none where their features are in memory."""
+        if self.settings.workers is not None:
+            return self.settings.workers
+        if isinstance(dataset, EncodedDataset) and isinstance(dataset.store, MemoryStore):
+            return 0
+        return workers_for(self.model.device, self.settings.max_frames)
 
     def _augmentation(self) -> Augmentation:
         settings = self.settings
@@ -126,42 +164,47 @@ class Batches:
             video_mask=settings.video_mask,
         )
 
-    def _encoded(self, dataset: ClipDataset) -> EncodedDataset:
-        """The encoded copies of all clips, from the feature cache as far as it has them."""
-        copies = self.settings.cache_copies
-        groups = buckets([clip.frames for clip in dataset.clips], self.settings.max_frames)
-        batches = []
-        for copy in range(copies):
-            batches += [[ClipKey(index, copy) for index in group] for group in groups]
-        folder = self.settings.feature_cache
-        facts = self._cache_key(dataset) if folder else None
-        with opened_store(folder, facts) as store:
-            todo = [batch for batch in batches if any(key not in store for key in batch)]
-            if todo:
-                store.refuse(self._bytes_of(dataset.clips, todo))
-                self._encode(dataset, todo, store)
-        return EncodedDataset(dataset.clips, copies, store)
+    def _refuse_features_that_do_not_fit(self) -> None:
+        """Before the run's folder is written; all processes of a machine have their own copy."""
+        settings = self.settings
+        store = planned_store(settings.feature_cache, lambda: self._cache_key)
+        needed = self._bytes_of(self._todo(store))
+        store.refuse(needed, processes_of_machine(settings.devices))
 
-    def _bytes_of(self, clips: Sequence[Clip], batches: Sequence[Sequence[ClipKey]]) -> int:
+    def _todo(self, store: Store) -> list[list[ClipKey]]:
+        """The batches of clips, in all copies, that the store does not have yet."""
+        groups = buckets([clip.frames for clip in self.clips], self.settings.max_frames)
+        todo = []
+        for copy in range(self.settings.cache_copies):
+            for group in groups:
+                batch = [ClipKey(index, copy) for index in group]
+                if any(key not in store for key in batch):
+                    todo.append(batch)
+        return todo
+
+    def _bytes_of(self, batches: Sequence[Sequence[ClipKey]]) -> int:
         """The estimated size of the features of these batches."""
-        frames = sum(clips[key.clip].frames for batch in batches for key in batch)
+        frames = sum(self.clips[key.clip].frames for batch in batches for key in batch)
         config = self.model.config
         widths = {name: getattr(config, f"{name}_config").hidden_size for name in self.modalities}
         return bytes_of_features(frames / VIDEO_FPS, widths)
 
-    def _cache_key(self, dataset: ClipDataset) -> tuple[object, ...]:
+    @cached_property
+    def _cache_key(self) -> tuple[object, ...]:
         """Everything that cached features depend on."""
         settings = self.settings
         config = self.model.config
         encoders = {kind: origin for kind, origin in config.towers.items() if kind != "llm"}
+        dtypes = [str(getattr(self.model, f"{name}_encoder").dtype) for name in self.modalities]
         files = []
-        for clip in dataset.clips:
+        for clip in self.clips:
             path_of = {"audio": clip.sound, "video": clip.video}
             facts = [file_facts(path_of[modality]) for modality in self.modalities]
             files.append((clip.id, clip.frames, clip.track, facts))
         return (
             self.modalities,
             encoders,
+            dtypes,
             config.audio_context,
             settings.noise_probability,
             settings.noise_snr,
@@ -174,22 +217,31 @@ class Batches:
         )
 
     @torch.no_grad()
-    def _encode(self, dataset: ClipDataset, batches: Sequence[list[ClipKey]], store: Store) -> None:
-        """Adds the features of the clips in these batches to the store."""
-        device = "cpu"
-        if torch.cuda.is_available():
-            device = f"cuda:{local_rank()}"
-        for encoder in (self.model.audio_encoder, self.model.video_encoder):
-            if encoder is not None:
-                encoder.to(device)
-        loader = self._loader(dataset, batches)
-        loaded = with_progress(loader, "Encoding clips", len(batches), self.progress)
-        for keys, batch in zip(batches, loaded, strict=True):
+    def _encode(self, batches: Sequence[list[ClipKey]], store: Store) -> None:
+        """Adds the features of the clips in these batches to the store.
+
+        Each process encodes a batch, and gets those of the others, so that none waits for long.
+        """
+        rounds = math.ceil(len(batches) / processes())
+        own = own_share(batches)
+        own += [[]] * (rounds - len(own))
+        loader = self._loader(self.media, own)
+        loaded = with_progress(loader, "Encoding clips", rounds, self.progress)
+        for keys, batch in zip(own, loaded, strict=True):
             encoded = {key: Encoded(0.0, {}) for key in keys}  # what remains of unreadable clips
             if batch.media is not None:
-                features = self.model.encode(batch.media.to(device))
-                encoded |= _of_each_clip(batch, features)
-            store.update(encoded)
+                encoded |= _of_each_clip(batch, self._features(batch.media))
+            for found in gathered(encoded):
+                store.update(found)
+
+    def _features(self, media: Media) -> Features:
+        try:
+            return self.model.encode(media.to(self.model.device))
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                "out of memory while clips are encoded: "
+                f"lower --max-frames, now {self.settings.max_frames}"
+            ) from error
 
 
 def _collated(
@@ -219,11 +271,13 @@ def _collated(
 
 def _of_each_clip(batch: TrainingBatch, features: Features) -> dict[ClipKey, Encoded]:
     """The features of each clip of a batch, without padding and in half precision."""
+    own: list[dict[str, Tensor]] = [{} for _ in batch.keys]
+    for modality in features.modalities:
+        values, lengths = features.of(modality)
+        values = values.half().cpu()
+        for place, length in enumerate(lengths.tolist()):
+            own[place][modality] = values[place, :length].clone()  # without the others' memory
     encoded = {}
-    for place, key in enumerate(batch.keys):
-        own = {}
-        for modality in features.modalities:
-            values, lengths = features.of(modality)
-            own[modality] = values[place, : lengths[place]].half().cpu()
-        encoded[key] = Encoded(batch.seconds[place], own)
+    for key, seconds, of_clip in zip(batch.keys, batch.seconds, own, strict=True):
+        encoded[key] = Encoded(seconds, of_clip)
     return encoded

@@ -8,9 +8,10 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,13 +25,16 @@ from torch.utils.data import Dataset
 from omni_avsr.data.loading import ClipKey, UnreadableClip
 from omni_avsr.data.manifest import Clip
 from omni_avsr.errors import InputError
-from omni_avsr.files import Journal
+from omni_avsr.files import Journal, read_rows
 from omni_avsr.model import Features
 from omni_avsr.tasks import FRAME_RATES, Row
+from omni_avsr.train.processes import of_first, rank, wait_for_first
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the files, and of how noise is made
+HEADER: Row = {"format": FORMAT}  # of a journal
+PATIENCE = 60  # seconds of waiting, after which a run's other processes hear of it
 NUMBER = np.dtype("<f2")  # half precision
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
@@ -57,27 +61,40 @@ class Encoded:
 class MemoryStore(dict[ClipKey, Encoded]):
     """Keeps features in memory; a key is a clip and one of its copies."""
 
-    def refuse(self, needed: int) -> None:
-        """Refuses so many bytes of features if they are more than the memory."""
+    def refuse(self, needed: int, processes: int = 1) -> None:
+        """Refuses so many bytes of features if they are more than the memory of the processes."""
         _refuse(
-            needed,
+            needed * processes,
             available_memory(),
             "memory: set --feature-cache FOLDER to keep them on a disk",
         )
 
 
 class FileStore:
-    """Keeps features in a file, and where each clip's are in a journal beside it."""
+    """Keeps features in a file, and where each clip's are in a journal beside it.
 
-    def __init__(self, file: Path):
+    Of several processes one writes; the others read what it has written once it has finished.
+    """
+
+    def __init__(self, file: Path, writes: bool = True):
         self.file = file
-        self.journal = Journal(file.with_suffix(".jsonl"), {"format": FORMAT})
-        size = file.stat().st_size if file.is_file() else 0
+        self.index = file.with_suffix(".jsonl")
+        self.writes = writes
         self.known: dict[ClipKey, Row] = {}
-        for row in self.journal.rows:
-            if row["end"] <= size:
-                self.known[ClipKey(row["clip"], row["copy"])] = row
-        self.journal.rows = []
+        self.journal = Journal(self.index, HEADER) if writes else Journal()
+        self.journal.rows = []  # they are read below, if they still hold
+        self.reread()
+
+    def reread(self) -> None:
+        """Takes in what the file has by now."""
+        size = self.file.stat().st_size if self.file.is_file() else 0
+        rows = read_rows(self.index)
+        if rows[:1] == [HEADER]:
+            self._know(row for row in rows[1:] if row["end"] <= size)
+
+    def _know(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self.known[ClipKey(row["clip"], row["copy"])] = row
 
     def __contains__(self, key: ClipKey) -> bool:
         return key in self.known
@@ -94,15 +111,16 @@ class FileStore:
 
     def update(self, encoded: dict[ClipKey, Encoded]) -> None:
         """Writes the features of a batch to the disk, and then that they are there."""
+        if not (encoded and self.writes):
+            return
         with self.file.open("ab") as out:
             rows = [_write(out, key, own) for key, own in encoded.items()]
             out.flush()
             os.fsync(out.fileno())
         self.journal.add(rows)
-        for row in rows:
-            self.known[ClipKey(row["clip"], row["copy"])] = row
+        self._know(rows)
 
-    def refuse(self, needed: int) -> None:
+    def refuse(self, needed: int, processes: int = 1) -> None:
         """Refuses so many bytes of features if they are more than is free on the disk."""
         folder = self.file.parent
         free = shutil.disk_usage(folder).free
@@ -127,27 +145,56 @@ def _write(out: BinaryIO, key: ClipKey, encoded: Encoded) -> Row:
     }
 
 
+def planned_store(folder: Path | None, key: Callable[[], object]) -> Store:
+    """What opened_store will have so far; nothing is written or waited for."""
+    if folder is None:
+        return MemoryStore()
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileStore(_file_in(folder, key()), writes=False)
+
+
 @contextmanager
-def opened_store(folder: Path | None, key: object) -> Iterator[Store]:
+def opened_store(folder: Path | None, key: Callable[[], object]) -> Iterator[Store]:
     """The store of what this key names in a feature cache, or an empty one in memory.
 
-    Other processes wait until this one has finished with the file.
+    Other runs wait until this one has finished with the file. Of this one's processes the first
+    writes; the others, perhaps on other machines, see in the end what it has written.
     """
     if folder is None:
         yield MemoryStore()
         return
     folder.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(repr((FORMAT, key)).encode()).hexdigest()[:16]
-    lock = FileLock(folder / f".{name}.lock")
+    file = of_first(lambda: _file_in(folder, key()))
+    lock = FileLock(folder / f".{file.stem}.lock")
+    patience = 0
+    while not of_first(partial(_acquired, lock, patience)):
+        patience = PATIENCE
+    writes = rank() == 0
+    store = FileStore(file, writes)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("waiting for another process that encodes the same clips into %s", folder)
-        lock.acquire()
-    try:
-        yield FileStore(folder / f"{name}.features")
+        yield store
+        wait_for_first()
+        if not writes:
+            store.reread()
     finally:
         lock.release()
+
+
+def _file_in(folder: Path, key: object) -> Path:
+    name = hashlib.sha256(repr((FORMAT, key)).encode()).hexdigest()[:16]
+    return folder / f"{name}.features"
+
+
+def _acquired(lock: FileLock, patience: float) -> bool:
+    """Whether the lock was free for this process, within so many seconds."""
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        if not patience:
+            folder = Path(lock.lock_file).parent
+            log.warning("waiting for another process that encodes the same clips into %s", folder)
+        return False
+    return True
 
 
 class EncodedDataset(Dataset):

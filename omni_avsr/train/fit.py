@@ -10,11 +10,12 @@ from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from omni_avsr.data.default import MakeCorpus, no_corpus
+from omni_avsr.data.workers import told_of_workers
 from omni_avsr.errors import InputError
 from omni_avsr.files import locked
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import leave_casting_to_autocast
-from omni_avsr.model.precision import chosen_dtype, chosen_precision
+from omni_avsr.model.precision import Dtypes, allow_tf32, chosen_dtype, chosen_precision
 from omni_avsr.run import Progress, finish_run, is_first_process, no_progress, start_run
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import VIDEO_FPS
@@ -55,7 +56,9 @@ def _fit(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = chosen_dtype(settings.dtype, device)
     precision = chosen_precision(settings.precision, dtype, device)
-    model, processor = _model(settings, dtype)
+    allow_tf32()
+    sharded: Dtypes = {"audio": dtype, "video": dtype, "llm": None}  # it is read as it is sharded
+    model, processor = _model(settings, sharded if settings.strategy == "fsdp" else dtype)
     if precision != "32-true":
         leave_casting_to_autocast(model)
     if settings.from_ is not None:
@@ -79,7 +82,7 @@ def _fit(
     return settings.out / "model"
 
 
-def _model(settings: TrainSettings, dtype: torch.dtype) -> tuple[OmniAVSR, OmniAVSRProcessor]:
+def _model(settings: TrainSettings, dtype: Dtypes) -> tuple[OmniAVSR, OmniAVSRProcessor]:
     """The model before its first step, and its processor."""
     if settings.from_ is not None:
         model, processor = load_start(settings.from_, settings, dtype)
@@ -89,6 +92,7 @@ def _model(settings: TrainSettings, dtype: torch.dtype) -> tuple[OmniAVSR, OmniA
             video=settings.video_encoder,
             llm=settings.llm,
             dtype=dtype,
+            quantize=settings.quantize,
             **settings.model_settings(),
         )
         processor = OmniAVSRProcessor.of(model)
@@ -106,7 +110,7 @@ def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None
         for logger in trainer.loggers[:1]:
             resume.keep_metrics(logger, checkpoint)
     try:
-        with resume.restored_signals():
+        with resume.restored_signals(), told_of_workers():
             trainer.fit(training, ckpt_path=checkpoint)
     except torch.OutOfMemoryError as error:
         seconds = training.batch.seconds if training.batch else []

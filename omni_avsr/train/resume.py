@@ -154,6 +154,15 @@ def restored_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Lets SIGTERM end the process at once, while there is nothing of the training to save."""
+    with restored_signals():
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        yield
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints that a run can be resumed from, the newest first."""
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-import torch
-
 from omni_avsr.choice import model_of
 from omni_avsr.errors import InputError
 from omni_avsr.model import OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
+from omni_avsr.model.precision import Dtypes
 from omni_avsr.settings import TrainSettings
 from omni_avsr.settings.train import MODEL_OPTIONS
 from omni_avsr.train.resume import shown
@@ -18,14 +17,16 @@ FIXED = tuple(name for name in MODEL_OPTIONS if name != "sink_loss_weight")
 
 
 def load_start(
-    checkpoint: str, settings: TrainSettings, dtype: torch.dtype
+    checkpoint: str, settings: TrainSettings, dtype: Dtypes
 ) -> tuple[OmniAVSR, OmniAVSRProcessor]:
     """The model of a run, folder or hub id; on other towers where the settings name some."""
     given = _given(settings)
     towers = {kind: given[option] for kind, option in TOWERS.items() if option in given}
     name = model_of(checkpoint)
     try:
-        model = OmniAVSR.from_pretrained(name, towers=towers, dtype=dtype)
+        model = OmniAVSR.from_pretrained(
+            name, towers=towers, dtype=dtype, quantize=settings.quantize
+        )
     except RuntimeError as error:  # as torch and PEFT say that sizes differ
         if not towers:
             raise

@@ -11,13 +11,13 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed import all_gather_object, all_reduce, get_world_size, is_initialized
+from torch.distributed import all_reduce, is_initialized
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
@@ -25,19 +25,19 @@ from omni_avsr.data.seed import generator
 from omni_avsr.errors import InputError
 from omni_avsr.files import write_text
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
+from omni_avsr.model.precision import chosen_dtype
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import CROP_SIZE, SAMPLE_RATE, VIDEO_FPS, Route, Task
 from omni_avsr.text import total_errors
-from omni_avsr.train import shard
+from omni_avsr.train import resume, shard
 from omni_avsr.train.batches import Batches, TrainingBatch
+from omni_avsr.train.processes import flattened, gathered
 
 log = logging.getLogger(__name__)
 
 MAX_BAD_STEPS = 3  # consecutive steps with non-finite gradients that end a run
 # 16-mixed needs more patience while its loss scale comes down from 2 ** 16
 MAX_BAD_STEPS_OF_PRECISION = {"16-mixed": 20}
-
-T = TypeVar("T")
 
 
 def routes_of_step(
@@ -105,9 +105,14 @@ class Training(lightning.LightningModule):
 
     def configure_model(self) -> None:
         if self.settings.strategy == "fsdp":
-            shard.shard_llm(self, self.model, self.trainer.strategy.root_device.type)
+            device = self.trainer.strategy.root_device
+            dtype = chosen_dtype(self.settings.dtype, device.type)
+            shard.shard_llm(self, self.model, device, dtype)
 
     def train_dataloader(self) -> DataLoader:
+        with resume.ended_by_signals():
+            self.data.encode()
+        self.spent.started = time.monotonic()  # encoding is no training
         return self.data.training(self.spent.batches, self.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> DataLoader:
@@ -191,11 +196,14 @@ class Training(lightning.LightningModule):
         return self.model(batch).loss
 
     def _show(self, losses: dict[Task, Tensor], clips: int) -> None:
-        shown: dict[str, Tensor | float] = {
-            str(task): loss.detach() for task, loss in losses.items()
+        shown = {str(task): loss.detach() for task, loss in losses.items()}
+        speeds = {
+            "clips/s": self.spent.clips / self.spent.time,
+            "hours/hour": self.spent.speech / self.spent.time,
         }
-        shown["clips/s"] = self.spent.clips / self.spent.time
-        shown["hours/hour"] = self.spent.speech / self.spent.time
+        for name, speed in speeds.items():
+            # Lightning would copy a number to the GPU, which the CPU has to wait for
+            shown[name] = torch.full((), speed, device=self.device)
         self.log_dict(shown, prog_bar=True, batch_size=clips)
 
     # Validation
@@ -356,20 +364,6 @@ class Totals:
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: weight.shape for name, weight in weights.items()}
-
-
-def gathered(value: T) -> list[T]:
-    """This value from every process."""
-    if not is_initialized():
-        return [value]
-    values = [value] * get_world_size()
-    all_gather_object(values, value)
-    return values
-
-
-def flattened(lists: Iterable[Iterable[T]]) -> list[T]:
-    """The items of all lists."""
-    return [item for items in lists for item in items]
 
 
 def optimizer_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:

@@ -11,7 +11,21 @@ from omni_avsr.cli.doctor import Finding
 from omni_avsr.media import faces
 
 REQUIREMENTS = ["torch>=99", "rich>=1", "nothing>=2", "pytest; extra == 'dev'"]
-CHECKS = ["packages", "GPU", "FFmpeg", "face detector", "toy corpus", "disk", "self-test"]
+CHECKS = [
+    "packages",
+    "GPU",
+    "FFmpeg",
+    "face detector",
+    "toy corpus",
+    "quantised LLMs",
+    "disk",
+    "self-test",
+]
+
+
+def installed_version(package):
+    """Version 1 of everything, but for what is missing."""
+    return None if package in ("nothing", "bitsandbytes") else "1.0"
 
 
 def examined():
@@ -30,6 +44,7 @@ def test_this_machine_is_well():
 def test_what_is_missing_has_its_remedy(monkeypatch):
     monkeypatch.setattr(doctor, "requires", lambda _: REQUIREMENTS)
     monkeypatch.setattr(doctor, "find_spec", lambda _: None)
+    monkeypatch.setattr(doctor, "_installed_version", installed_version)
     monkeypatch.setattr(doctor, "CODECS", {"h264", "none-such"})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     monkeypatch.setitem(sys.modules, "omni_avsr.decode.decode", None)
@@ -37,6 +52,7 @@ def test_what_is_missing_has_its_remedy(monkeypatch):
     assert findings["packages"].remedy == "pip install 'torch>=99' 'nothing>=2'"
     assert "nothing missing" in findings["packages"].found
     assert findings["toy corpus"].remedy == "pip install 'omni-avsr[toy]'"
+    assert findings["quantised LLMs"].remedy == "pip install 'omni-avsr[quantize]'"
     assert findings["FFmpeg"].remedy.startswith("it lacks none-such: ")
     assert findings["disk"].remedy.startswith("free some space")
     assert findings["self-test"].found.startswith("ModuleNotFoundError")

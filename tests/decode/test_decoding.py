@@ -329,7 +329,7 @@ def count_decoded(monkeypatch, killed_in_batch=None):
         if batches == killed_in_batch:
             raise Killed
         batches += 1
-        decoded.extend(clip.id for clip in loaded)
+        decoded.extend(clips[index].id for index in loaded.clips)
         return inner(decoder, clips, loaded, *rest)
 
     monkeypatch.setattr(decoding, "_decode_batch", counted)

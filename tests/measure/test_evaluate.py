@@ -87,7 +87,7 @@ def count_batches(monkeypatch):
     batches = []
 
     def counted(decoder, clips, loaded, *rest):
-        batches.append([clip.id for clip in loaded])
+        batches.append(loaded.clips)
         return decode_batch(decoder, clips, loaded, *rest)
 
     monkeypatch.setattr(decoding, "_decode_batch", counted)

@@ -46,7 +46,7 @@ BABBLE = Condition(0, "babble")
 COLUMNS = (
     "task audio_rate video_rate snr noise wer wer_low wer_high cer words substitutions deletions "
     "insertions clips audio_seconds decode_seconds beams normaliser seed checkpoint manifest "
-    "unreadable without_text cut llm_tokens_per_second_of_speech"
+    "unreadable without_text cut dtype quantize llm_tokens_per_second_of_speech"
 )
 
 
@@ -135,7 +135,7 @@ def test_clips_without_words_to_score_are_counted_and_left_out(normaliser):
 def test_results_of_an_older_version_can_be_read(tmp_path):
     write_results(tmp_path, [result()])
     content = json.loads((tmp_path / "results.json").read_text())
-    for name in ("unreadable", "without_text", "cut", "dtype"):
+    for name in ("unreadable", "without_text", "cut", "dtype", "quantize"):
         del content["rows"][0][name]
     (tmp_path / "results.json").write_text(json.dumps(content))
     assert read_results(tmp_path) == [result()]

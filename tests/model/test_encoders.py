@@ -127,7 +127,7 @@ def test_video_features_do_not_depend_on_what_pads_them(norm_first):
 
 def test_rows_are_grouped_by_similar_length_and_ungrouped_in_their_order():
     lengths = torch.tensor([10, 3, 12, 11, 4])
-    groups = group_by_length(lengths)
+    groups = group_by_length(lengths, lengths.device)
     assert [(rows.tolist(), longest) for rows, longest in groups] == [
         ([1], 3),
         ([4], 4),

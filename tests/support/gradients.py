@@ -37,7 +37,7 @@ def check(tokenizer: str, strategy: str) -> None:
     expected = _gradients(training, [0, 1, 2, 3])
     dist.init_process_group("gloo")
     if strategy == "fsdp":
-        shard_llm(training, training.model, "cpu")
+        shard_llm(training, training.model, torch.device("cpu"), torch.float32)
         _check_shards(training.model)
     for shares in SHARES:
         own = shares[dist.get_rank()]
@@ -50,7 +50,9 @@ def check(tokenizer: str, strategy: str) -> None:
 def _training(tokenizer: str) -> Training:
     torch.manual_seed(0)
     own = PreTrainedTokenizerFast.from_pretrained(tokenizer)
-    towers = (whisper_config(), avhubert_config(), llm_config())
+    llm = llm_config()
+    llm.intermediate_size = 65  # rows that two processes cannot share equally
+    towers = (whisper_config(), avhubert_config(), llm)
     model = OmniAVSR.from_towers(*towers, tokenizer=own, **SMALL)
     processor = OmniAVSRProcessor(own, model.config)
     data = SimpleNamespace(clips=FRAMES)  # it only counts them
@@ -62,7 +64,7 @@ def _training(tokenizer: str) -> Training:
 def _check_shards(model: OmniAVSR) -> None:
     for weight in plain(model.llm).get_decoder().layers.parameters():
         if not weight.requires_grad:
-            assert 2 * weight.to_local().numel() == weight.numel()
+            assert abs(2 * len(weight.to_local()) - len(weight)) <= 1
 
 
 def _gradients(training: Training, clips_of_process: list[int]) -> dict[str, Tensor]:

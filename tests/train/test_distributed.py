@@ -42,8 +42,11 @@ def test_two_processes_have_the_gradients_of_one(tokenizer_file, strategy):
 
 
 def test_validation_counts_each_clip_once(settings, tmp_path):
-    """With fewer batches than processes. The weights hardly change, as the steps are tiny."""
-    still = replace(settings, lr=1e-12, max_steps=1, cache_copies=0, max_frames=60)
+    """With fewer batches than processes. The weights hardly change, as the steps are tiny.
+
+    Two processes share the encoding.
+    """
+    still = replace(settings, lr=1e-12, max_steps=1, max_frames=60)
     one = replace(still, out=tmp_path / "one", devices="1")
     two = replace(still, out=tmp_path / "two", devices="2", strategy="ddp")
     fit(one)

@@ -3,20 +3,25 @@
 import fcntl
 import os
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
 from filelock import FileLock, Timeout
 
+from omni_avsr import OmniAVSR
 from omni_avsr.data import manifest
 from omni_avsr.data.loading import ClipKey, UnreadableClip
 from omni_avsr.errors import InputError
 from omni_avsr.run import no_progress
 from omni_avsr.train import features
 from omni_avsr.train.batches import Batches
+from omni_avsr.train.fit import fit
+from tests.support import encoding
 from tests.support.corpus import write_split
 from tests.support.interruptions import Killed, killed_after
+from tests.support.processes import Group
 
 CLIPS = 7
 COPIES = 2
@@ -37,6 +42,7 @@ def encode(make, settings, labels):
         data = Batches(model, processor, changed, no_progress)
         clips = manifest.read(labels)
         data.prepare(clips, clips)
+        data.encode()
         return data.dataset
 
     return encode_clips
@@ -239,3 +245,43 @@ def test_a_second_process_waits_and_finds_what_the_first_has_encoded(encode, tmp
     monkeypatch.setattr(Batches, "_encode", None)
     encode(feature_cache=cache)
     assert waited == ["waiting for another process that encodes the same clips into %s"]
+
+
+def test_processes_share_the_encoding_and_all_have_all_features(settings, labels, tmp_path):
+    """Of the features of each batch one process is the source, on the disk and in memory."""
+    own = replace(settings, data=labels, cache_copies=COPIES, max_frames=60)
+    assert Group(2, encoding.encode, own, tmp_path).wait() == [0, 0]
+    of_one = torch.load(tmp_path / "memory-0.pt")["features"]
+    assert len(of_one) == 2 * COPIES * CLIPS
+    for store in ("memory", "disk"):
+        sizes = []
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{store}-{rank}.pt")
+            sizes.append(found["batches"])
+            assert found["features"].keys() == of_one.keys()
+            for name, values in found["features"].items():
+                assert torch.equal(values, of_one[name]), name
+        assert sum(sizes[0]) + sum(sizes[1]) == COPIES * CLIPS
+        assert 0 <= len(sizes[0]) - len(sizes[1]) <= 1
+
+
+def test_a_feature_cache_that_only_the_first_process_sees_is_refused(encode, tmp_path, monkeypatch):
+    """As on another machine, to which the folder is another one."""
+    monkeypatch.setattr(features, "rank", lambda: 1)
+    with pytest.raises(InputError, match=r"features must be one folder for all machines"):
+        encode(feature_cache=tmp_path / "features")
+
+
+def test_encoding_that_runs_out_of_memory_says_what_to_lower(settings, monkeypatch):
+    """And is ended by SIGTERM at once, for which Lightning would wait for the next batch."""
+    handlers = []
+
+    def encode(*_):
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(OmniAVSR, "encode", encode)
+    message = "out of memory while clips are encoded: lower --max-frames, now 120"
+    with pytest.raises(InputError, match=message):
+        fit(settings)
+    assert handlers == [signal.SIG_DFL]
