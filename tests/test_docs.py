@@ -37,6 +37,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "demo": settings.DemoSettings,
     "train": settings.TrainSettings,
     "scale": settings.TrainSettings,
+    "plan": settings.PlanSettings,
     "decode": settings.DecodeSettings,
     "evaluate": settings.EvaluateSettings,
     "transcribe": settings.TranscribeSettings,
@@ -44,7 +45,11 @@ SETTINGS: dict[str, type[Settings]] = {
     "check": settings.CheckSettings,
     "toy": settings.ToySettings,
 }
-FILES = ("large_vox_iter5.pt", "model_avg_1.pth")  # that commands check for when they are parsed
+FILES = (
+    "large_vox_iter5.pt",
+    "model_avg_1.pth",
+    "faster-whisper-base",
+)  # that commands check for when they are parsed
 LESS_WORK = {  # options that make a command of the tutorial quick
     "toy": ["--clips", "10"],
     "check": ["--sample", "2"],
@@ -57,6 +62,7 @@ OTHERS_OPTIONS = {  # options in the text that are not ours
     "--alpha",
     "--claims",
     "--help",
+    "--shm-size",
     "--kill-on-bad-exit",
     "--nodes",
     "--ntasks-per-node",

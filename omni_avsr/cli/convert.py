@@ -30,6 +30,13 @@ FairseqConfig = Annotated[
         exists=True,
     ),
 ]
+WhisperSource = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder of CTranslate2's, such as faster-whisper's, or openai's own .pt.",
+        exists=True,
+    ),
+]
 Checkpoint = Annotated[
     Path, typer.Argument(help="A published checkpoint, such as model_avg_1.pth.", exists=True)
 ]
@@ -80,6 +87,15 @@ def avhubert(file: FairseqFile, out: Out, config: FairseqConfig = None) -> None:
 
     silence_libraries()
     _show_renamed(convert_avhubert(file, out, config), out)
+
+
+@app.command("whisper")
+def whisper(source: WhisperSource, out: Out) -> None:
+    """Convert Whisper from CTranslate2 or openai into an audio encoder's folder."""
+    from omni_avsr.convert.whisper import convert_whisper
+
+    silence_libraries()
+    _show_renamed(convert_whisper(source, out), out)
 
 
 @app.command("official")
@@ -146,4 +162,4 @@ def _outcome(old: str, new: str | None) -> str:
 
 def _pattern(name: str) -> str:
     """The name with N for every number, as rich's markup."""
-    return escape(re.sub(r"\b\d+\b", "N", name))
+    return escape(re.sub(r"(?<=layer_)\d+|\b\d+\b", "N", name))

@@ -7,7 +7,7 @@ saves next to the weights become inert objects.
 import json
 import pickle
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,11 @@ Weights = dict[str, Tensor]
 NUMBERS = (torch.bfloat16, torch.float16, torch.float32)
 COUNTER = "num_batches_tracked"  # of a BatchNorm: the only weights that are whole numbers
 COUNTS = (torch.int64, torch.int32)
-NESTED = (("model", ""), ("state_dict", "model."))  # where weights are, and what precedes a name
+NESTED = (  # where weights are, and what precedes a name
+    ("model", ""),
+    ("state_dict", "model."),
+    ("model_state_dict", ""),
+)
 LISTED = 8  # problems that a message names
 INERT_CLASSES = (
     "fairseq.data.dictionary.Dictionary",
@@ -62,17 +66,24 @@ def read_weights(file: Path) -> WeightFile:
     found = _without_nesting({str(name): value for name, value in content.items()})
     if not found.weights:
         raise InputError(f"{file} holds no weights")
+    with naming(file):
+        refuse_unusable(found.weights)
+    return found
+
+
+def refuse_unusable(weights: Weights) -> None:
+    """Raises InputError about what cannot be a weight, wherever it belongs."""
     problems = []
-    for name, weight in found.weights.items():
+    for name, weight in weights.items():
         problem = _problem(name, weight)
         if problem:
             problems.append(f"{name} {problem}")
     if problems:
+        places = ", ".join(f"'{key}'" for key, _ in NESTED)
         raise InputError(
-            f"{file}: {listed(problems)}; expected are named weights, "
-            "or a dictionary of them as 'model' or 'state_dict'"
+            f"{listed(problems)}; expected are named weights, "
+            f"or a dictionary of them as one of {places}"
         )
-    return found
 
 
 def _is_safetensors(file: Path) -> bool:
@@ -95,7 +106,7 @@ def _without_nesting(content: Row) -> WeightFile:
 
 
 def _problem(name: str, weight: object) -> str | None:
-    """Why something cannot be a weight, wherever it belongs."""
+    """Why something cannot be a weight."""
     if not isinstance(weight, Tensor):
         return f"is of type {type(weight).__name__}, not a tensor"
     if weight.layout != torch.strided or weight.is_meta or weight.is_nested:
@@ -106,6 +117,8 @@ def _problem(name: str, weight: object) -> str | None:
         return f"is of type {_dtype(weight.dtype)}, one of {dtypes} expected"
     if not weight.numel():
         return f"of shape {tuple(weight.shape)} is empty"
+    if weight.nbytes > weight.untyped_storage().nbytes():
+        return f"of shape {tuple(weight.shape)} repeats its values"
     if not weight.isfinite().all():
         return "has values that are NaN or infinite"
     return None
@@ -155,7 +168,7 @@ def _read_torch(file: Path) -> object:
         raise InputError(f"{file} is not a checkpoint that torch can read: {error}") from None
 
 
-def require(weights: Weights, names: Iterable[str]) -> None:
+def require(weights: Container[str], names: Iterable[str]) -> None:
     """Raises InputError if any of these weights is missing."""
     missing = [name for name in names if name not in weights]
     if missing:
@@ -174,10 +187,10 @@ def shape_of(weights: Weights, name: str, dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def count(weights: Weights, pattern: str) -> int:
+def count(names: Iterable[str], pattern: str) -> int:
     """How many different values the group of a pattern has at the start of the names."""
     values = set()
-    for name in weights:
+    for name in names:
         match = re.match(pattern, name)
         if match:
             values.add(match[1])
