@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from omni_avsr.data import manifest, workers
 from omni_avsr.data.loading import ClipKey
@@ -68,7 +69,9 @@ def test_the_signals_that_end_a_run_do_not_end_its_readers():
 
 
 @pytest.mark.parametrize("end", [lambda: os._exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL)])
-def test_a_reader_that_dies_says_so_in_one_sentence(end):
+def test_a_reader_that_dies_says_so_in_one_sentence(end, monkeypatch):
+    waiting = _MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(waiting, "__defaults__", (0.2,))  # seconds, where torch waits for five
     message = r"a process that reads clips has died \(DataLoader worker .*set fewer --workers, or 0"
     with pytest.raises(InputError, match=message):
         numbers(1, clip3=end)

