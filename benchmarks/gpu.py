@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, WhisperConfig
 
 from benchmarks import yardstick
-from benchmarks.step import HALF, Step
+from benchmarks.step import Step
 from omni_avsr.model import AVHubertConfig, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import leave_casting_to_autocast
-from omni_avsr.model.precision import allow_tf32, chosen_dtype, chosen_precision
+from omni_avsr.model.precision import AUTOCAST, allow_tf32, chosen_dtype, chosen_precision
 from omni_avsr.model.towers import locate
 from omni_avsr.tasks import VIDEO_FPS
 
@@ -71,7 +71,7 @@ def main(
         "dtype": str(numbers.dtype),
         "precision": numbers.precision,
         "bandwidth": bandwidth(device),
-        "gemm": gemm(device, HALF[numbers.precision]),
+        "gemm": gemm(device, AUTOCAST[numbers.precision]),
     }
     for size in ["small"] if small else sizes.split(","):
         found[size] = measure(size, device, numbers, found["bandwidth"], found["gemm"])
@@ -82,7 +82,7 @@ def main(
 
 @dataclass(frozen=True)
 class Numbers:
-    """In which numbers the command line computes on a device."""
+    """The number types that the command line chooses on a device."""
 
     dtype: torch.dtype  # of the towers
     precision: str  # of training
@@ -149,7 +149,7 @@ def agreement(size: str, device: str, numbers: Numbers) -> dict[str, float]:
     with torch.no_grad():
         expected = model(batch).loss.item()
         single = model.to(device)(there).loss.item()  # type: ignore[arg-type]
-        with torch.autocast(device, HALF[numbers.precision]):
+        with torch.autocast(device, AUTOCAST[numbers.precision]):
             mixed = trained.to(device)(there).loss.item()  # type: ignore[arg-type]
     return {
         "cpu fp32": expected,

@@ -22,9 +22,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from benchmarks import yardstick
-from omni_avsr.measure.rehearsal import AUTOCAST, Clips, Rehearsal, built, finest_route
+from omni_avsr.measure.rehearsal import Clips, Rehearsal, built, finest_route
 from omni_avsr.model.adapters import leave_casting_to_autocast
-from omni_avsr.model.precision import to_dtype
+from omni_avsr.model.precision import AUTOCAST, to_dtype
 from omni_avsr.settings import TrainSettings
 from omni_avsr.train.step import Training
 

@@ -18,13 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import yardstick
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model.precision import AUTOCAST
 from omni_avsr.settings import TrainSettings
 from omni_avsr.train.batches import TrainingBatch
 from omni_avsr.train.step import Training
 
 MODULE = "benchmarks.step"
 REPEATS = 2  # whose fastest counts
-HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # what autocast casts to
 COLUMNS = (
     "vocabulary",
     "threads",
@@ -116,7 +116,7 @@ class Step:
         trainer: Any = SimpleNamespace(precision=precision)
         self.training.trainer = trainer
         device = model.device.type
-        half = HALF.get(precision)
+        half = AUTOCAST.get(precision)
         self.autocast = torch.autocast(device, half, enabled=half is not None)
         self.scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
         self.optimizer: Any = self.training.configure_optimizers()["optimizer"]

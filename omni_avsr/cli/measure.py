@@ -23,7 +23,7 @@ from omni_avsr.cli.terminal import (
     table_one,
 )
 from omni_avsr.run import silence_libraries
-from omni_avsr.settings import EvaluateSettings, PlanSettings, TrainSettings
+from omni_avsr.settings import CheckpointOptions, EvaluateSettings, PlanSettings, TrainSettings
 
 PANEL = "Measure models"
 STUDY = Path("runs/scale")  # where a scaling study goes without --out
@@ -97,7 +97,7 @@ def info(
 
     silence_libraries()
     moved = tuple(tower.split(",")) if tower else None
-    facts = inspect(checkpoint, moved)
+    facts = inspect(checkpoint, CheckpointOptions(tower=moved).towers)
     if as_json:
         print(json.dumps(facts.as_json(), indent=1))
     else:

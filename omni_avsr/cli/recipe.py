@@ -27,7 +27,7 @@ Steps = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Dtype = Annotated[
-    str, typer.Option(help="Numbers of the frozen towers: auto, float32, bfloat16 or float16.")
+    str, typer.Option(help="Type of the frozen towers: auto, float32, bfloat16 or float16.")
 ]
 
 

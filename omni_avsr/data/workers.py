@@ -30,10 +30,11 @@ def loader_of(
     batches: Iterable[list[ClipKey]],
     collate: Callable[[Sequence[Any]], Any],
     workers: int,
+    device: torch.device,
 ) -> DataLoader:
-    """Loads batches, ahead in so many processes.
+    """Loads batches for a device, ahead in so many processes.
 
-    They come in pinned memory if there is a GPU, and draw nothing from the global generator.
+    They come in pinned memory if it is a GPU, and draw nothing from the global generator.
     """
     return DataLoader(
         dataset,
@@ -42,7 +43,7 @@ def loader_of(
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals_to_the_run,
         generator=torch.Generator(),
     )

@@ -211,7 +211,7 @@ def _loader(
     workers = settings.workers
     if workers is None:
         workers = workers_for(decoder.device, settings.max_frames)
-    return loader_of(dataset, batches, collate, min(workers, len(batches)))
+    return loader_of(dataset, batches, collate, min(workers, len(batches)), decoder.device)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from omni_avsr.model import Media, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.model.adapters import adapter_names
 from omni_avsr.model.towers import locate
 from omni_avsr.run import read_run
-from omni_avsr.settings import CheckpointOptions
 from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Row, Task
 
 SECONDS = 4  # length of the speech whose FLOPs are counted
@@ -72,13 +71,13 @@ class ModelFacts:
         return {**asdict(self), "costs": [cost.as_json() for cost in self.costs]}
 
 
-def inspect(checkpoint: str | None, tower: tuple[str, ...] | None = None) -> ModelFacts:
-    """The facts of a checkpoint, some of whose towers may have moved: KIND=FOLDER each.
+def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = None) -> ModelFacts:
+    """The facts of a checkpoint; `towers` says where moved towers are now, by their kind.
 
     No weights are read: the model is built without values, and so is what is computed.
     """
     name = chosen_model(checkpoint)
-    moved = CheckpointOptions(tower=tower).towers
+    moved = dict(towers or {})
     config = OmniAVSRConfig.from_pretrained(locate(name))
     processor = OmniAVSRProcessor.from_pretrained(name, towers=moved)
     with torch.device("meta"):
@@ -91,7 +90,7 @@ def inspect(checkpoint: str | None, tower: tuple[str, ...] | None = None) -> Mod
         tasks=[*map(Task, config.tasks)],
         audio_rates=list(config.audio_rates),
         video_rates=list(config.video_rates),
-        towers={**_places(config, Path(locate(name))), **moved},
+        towers=_places(config, Path(locate(name))) | {kind: str(moved[kind]) for kind in moved},
         adapters=sorted(getattr(model.llm, "peft_config", {})),
         parameters=parameters(model),
         costs=costs,

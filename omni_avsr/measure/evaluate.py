@@ -192,6 +192,7 @@ def _journal(
     work = {name: value for name, value in asdict(settings).items() if name not in PLACE}
     config = Path(decoder.name) / "config.json"
     work["checkpoint"] = decoder.name
+    work["dtype"] = decoder.dtype  # auto depends on the device
     work["trained"] = config.stat().st_mtime_ns if config.is_file() else None
     work["clips"] = [
         (clip.id, clip.text, str(clip.audio), str(clip.video)) for clip in labels.clips

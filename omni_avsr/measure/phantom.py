@@ -1,8 +1,9 @@
 """Tensors without values: what a computation allocates and computes, known without doing it.
 
-Within `Phantoms` every tensor of fractions has a shape and a type but no memory, so that a training
-step of a model of any size runs on any machine, through the very code that trains. Whole numbers
-and truth values, which decide where the code goes, are real. What is derived from a phantom is 1.
+Within `Phantoms` every floating-point tensor has a shape and a type but no memory, so that a
+training step of a model of any size runs on any machine, through the very code that trains. Tensors
+of integers and booleans, which decide where the code goes, are real; if they are computed from a
+phantom, all their values are 1.
 
 Counted are the bytes of all tensors that are alive at a time, as torch's allocators count them, and
 FLOPs as torch's FlopCounterMode does.
@@ -97,9 +98,8 @@ class Phantoms(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if (
-            func is torch.ops.prim.device.default
-        ):  # which phantoms are asked more often than all else
+        # Phantoms are asked for their device more often than for all else
+        if func is torch.ops.prim.device.default:
             return CPU
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -113,7 +113,7 @@ class Phantoms(TorchDispatchMode):
         return out
 
     def _on_real(self, func: Any, args: tuple, kwargs: dict, makes: bool) -> Any:
-        """The result for real arguments; a new tensor of fractions is a phantom."""
+        """The result for real arguments; a new floating-point tensor is a phantom."""
         if makes:
             with self.fake:
                 out = func(*args, **kwargs)
@@ -168,7 +168,7 @@ def _without_masks(indices: list[Tensor | None]) -> list[Tensor | None]:
 
 
 def _decided(leaf: Any, given: set[int]) -> Any:
-    """A result as it is; one of whole numbers or truth values is real, and 1."""
+    """A result as it is; one of integers or booleans is real, and all ones."""
     if not isinstance(leaf, FakeTensor) or id(leaf) in given:
         return leaf
     if leaf.is_floating_point() or leaf.is_complex():

@@ -86,6 +86,7 @@ def plan(settings: PlanSettings, progress: Progress = no_progress) -> Plan:
     twice = rehearsal.train(replace(clips, count=2 * clips.count))
     progress(what, 4, total)
     changes = _Changes.of(settings, rehearsal)
+    state = _state_while_encoding(settings, step)
     work = _Work.of(settings, clips, training_step(flops, settings.step_rates), step)
     return Plan(
         dtype=dtype_name(dtype),
@@ -96,7 +97,7 @@ def plan(settings: PlanSettings, progress: Progress = no_progress) -> Plan:
         seconds=settings.seconds,
         parameters=rehearsal.parameters,
         training=training_parts(step, rehearsal.weights, changes),
-        encoding_peak=changes.encoding(step.encoders, step.state),
+        encoding_peak=changes.encoding(step.encoders, state),
         decoding=decoding_parts(decoding, rehearsal.weights),
         step_tflops=work.step / 1e12,
         encoding_tflops=step.encoders.flops / 1e12,
@@ -112,17 +113,23 @@ def _max_frames(
     """The largest --max-frames by memory in GiB; 0 where no clip fits."""
     clips = clips_of(settings)
     peaks = [changes.training(step) for step in steps]
+    state = _state_while_encoding(settings, steps[0])
 
     @cache
     def encoding_peak_of(count: int) -> int:
         spent = rehearsal.encode(replace(clips, count=count))
-        return changes.encoding(spent, steps[0].state)
+        return changes.encoding(spent, state)
 
     found = {}
     for gib in settings.gpu_memory:
         most = largest_batch(USABLE * gib * GIB, clips.count, peaks, encoding_peak_of)
         found[gib] = most * clips.frames
     return found
+
+
+def _state_while_encoding(settings: PlanSettings, step: StepCost) -> int:
+    """Bytes of the optimizer's state, which the first step makes: none if features are cached."""
+    return 0 if settings.cache_copies else step.state
 
 
 def _mixed(dtype: torch.dtype) -> str:
@@ -142,35 +149,28 @@ def _longest(settings: PlanSettings) -> int:
 
 @dataclass(frozen=True)
 class _Changes:
-    """What was not rehearsed, in bytes of each GPU: several of them, and encoding on its own."""
+    """What several GPUs change, which was not rehearsed, in bytes of each GPU."""
 
     sharded: int = 0  # of the LLM's frozen layers, which other GPUs hold
     buckets: int = 0  # in which gradients travel
-    absent: int = 0  # what is not there yet while clips are encoded before the training
 
     @classmethod
     def of(cls, settings: PlanSettings, rehearsal: Rehearsal) -> "_Changes":
         """Those of so many GPUs with this strategy."""
-        weights = rehearsal.weights
-        absent = 0
-        if settings.cache_copies:
-            absent = weights["total"] - weights["audio encoder"] - weights["video encoder"]
         if settings.gpus == 1:
-            return cls(absent=absent)
+            return cls()
         sharded = 0
         if settings.strategy == "fsdp":
             layers = plain(rehearsal.model.llm).get_decoder().layers
             sharded = _sharded(layers, settings.gpus)
-        return cls(sharded, weights["trainable"], absent)
+        return cls(sharded, rehearsal.weights["trainable"])
 
     def training(self, step: StepCost) -> int:
         """The peak of a step."""
         return step.peak + self.buckets - self.sharded
 
     def encoding(self, encoders: Spent, state: int) -> int:
-        """The peak while clips are encoded, in a step or before the training."""
-        if self.absent:
-            return encoders.peak - self.absent
+        """The peak while clips are encoded, with so many bytes of the optimizer's state."""
         return encoders.peak + state + self.buckets - self.sharded
 
 

@@ -25,6 +25,8 @@ from omni_avsr.measure.sizes import config_of, known_sizes
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor, towers
 from omni_avsr.model.adapters import leave_casting_to_autocast, plain
 from omni_avsr.model.avhubert import CHUNK, FrontEnd
+from omni_avsr.model.gguf import readable, where
+from omni_avsr.model.precision import AUTOCAST
 from omni_avsr.model.vocabulary import token_settings
 from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import CROP_SIZE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Route
@@ -32,7 +34,6 @@ from omni_avsr.train.batches import TrainingBatch
 from omni_avsr.train.step import Training
 
 WORDS = ("<s>", "</s>", "<unk>", "word")
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 # Bytes of a weight with the scales of its block, as bitsandbytes keeps them
 QUANTISED = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
 ADAM_STATES = 2  # numbers that AdamW keeps for each that is trained
@@ -201,7 +202,7 @@ class Rehearsal:
 
     @torch.no_grad()
     def decode(self, clips: Clips, beams: int, max_new_tokens: int) -> DecodingCost:
-        """What decoding costs at the finest rates of the last task, which has most modalities."""
+        """What decoding costs on the finest route."""
         route = finest_route(self.model.config)
         model = self.model.eval()
         calls = _Calls(self.phantoms)
@@ -311,7 +312,14 @@ def _new(
 
 
 def _saved(checkpoint: str, dtype: torch.dtype, tokenizer: PreTrainedTokenizerFast) -> OmniAVSR:
-    config = OmniAVSRConfig.from_pretrained(towers.locate(model_of(checkpoint)))
+    try:
+        config = OmniAVSRConfig.from_pretrained(towers.locate(model_of(checkpoint)))
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"no model {checkpoint!r}: it is neither a run nor a model's folder, "
+            f"and the hub says: {reason}"
+        ) from None
     config.update(token_settings(tokenizer, config.llm_config, config.task_tokens))
     modules = {}
     for kind in towers.KINDS:
@@ -322,12 +330,14 @@ def _saved(checkpoint: str, dtype: torch.dtype, tokenizer: PreTrainedTokenizerFa
 
 
 def tower_config(kind: str, name: str) -> PreTrainedConfig:
-    """The config of a tower: from the table of sizes, a folder or the hub."""
+    """The config of a tower: from the table of sizes, a folder, a GGUF file or the hub."""
     known = config_of(kind, name)
     if known is not None:
         return known
+    place = towers.locate(name)
     try:
-        return AutoConfig.from_pretrained(towers.locate(name))
+        with readable(place):
+            return AutoConfig.from_pretrained(**where(place))
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -346,7 +356,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def finest_route(config: OmniAVSRConfig) -> Route:
-    """The last task, which has most modalities, at the rates that make most tokens."""
+    """The last task, which has the most modalities, at the rates that make the most tokens."""
     return config.routes([min(config.audio_rates)], [min(config.video_rates)])[-1]
 
 

@@ -49,6 +49,7 @@ def of_run(
         toy_clips=training.toy_clips,
         dtype=training.dtype,
         quantize=training.quantize,
+        workers=training.workers,
         out=training.out / folder,
     )
 

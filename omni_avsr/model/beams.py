@@ -122,7 +122,7 @@ class Steps:
         """Log-probabilities and ids (C, k, count) of the best next tokens of each hypothesis."""
         decoded = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True)
         hidden = decoded.last_hidden_state[:, -self.in_a_row :]
-        hidden = hidden.flatten(0, 1)  # (C * k, D), as for more dimensions the head is copied
+        hidden = hidden.flatten(0, 1)  # (C * k, D): in three dimensions, a CPU copies the head
         log_probs = self.head(hidden).float().log_softmax(-1)
         best, ids = log_probs.unflatten(0, (self.clips, self.width)).topk(count)
         return best, ids
@@ -173,14 +173,15 @@ class SharedSteps(Steps):
         self.past = torch.cat([pick(self.past[clips], origins), own], 2)
         prefix = self.mask.bool()[:, None].expand(-1, self.width, -1)
         seen = torch.cat([prefix, self.past], 2)  # (C, k, L + n)
+        sees_all = self.width == 1 and not self.is_padded
         self.inputs = {
             "input_ids": tokens,
-            "attention_mask": self._sums(seen) if self.is_padded or self.width > 1 else None,
+            "attention_mask": None if sees_all else self._additive_mask(seen),
             "position_ids": seen.sum(2) - 1,
         }
 
-    def _sums(self, seen: Tensor) -> Tensor:
-        """What is added to the logits of attention (C, 1, k, L + n)."""
+    def _additive_mask(self, seen: Tensor) -> Tensor:
+        """What is added to the attention's logits (C, 1, k, L + n), given which tokens are seen."""
         dtype = self.decoder.dtype
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]

@@ -22,7 +22,7 @@ EXTRA = "pip install 'omni-avsr[gguf]'"
 
 def is_gguf(name: str | Path) -> bool:
     """Whether a tower's name is that of a GGUF file."""
-    return str(name).endswith(SUFFIX)
+    return str(name).lower().endswith(SUFFIX)
 
 
 def where(name: str | Path) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     AutoModel,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -39,7 +38,6 @@ from omni_avsr.model.compress import (
 )
 from omni_avsr.model.config import IGNORED, PLACEHOLDERS, TASK_TOKENS, OmniAVSRConfig
 from omni_avsr.model.decorrelation import middle_layers, sink_losses
-from omni_avsr.model.gguf import where
 from omni_avsr.model.loss import label_loss
 from omni_avsr.model.precision import Dtypes, of_tower
 from omni_avsr.model.vocabulary import embedded_ids, token_settings
@@ -162,7 +160,8 @@ class OmniAVSR(PreTrainedModel):
         """A new model on towers given as hub ids, local folders, or configs (random weights).
 
         The method sets tasks, rates, adapters and projectors; any field of OmniAVSRConfig can be
-        given to override it. quantize keeps the LLM's layers in 8bit or 4bit.
+        given to override it. The towers are kept in dtype, or the LLM's layers in 8bit or 4bit if
+        quantize says so.
         """
         if llm is None:
             raise InputError("from_towers needs llm=: a hub id, a folder or a config")
@@ -181,7 +180,7 @@ class OmniAVSR(PreTrainedModel):
                 configs[kind] = tower.config
                 origins[kind] = towers.record(source)
         if tokenizer is None and isinstance(llm, str | Path):
-            tokenizer = AutoTokenizer.from_pretrained(**where(towers.locate(llm)))
+            tokenizer = towers.read_tokenizer(towers.locate(llm))
         settings = {**methods.method(method).settings(), "method": method, **settings}
         task_tokens = settings.get("task_tokens", TASK_TOKENS)
         tokens = token_settings(tokenizer, configs["llm"], task_tokens)
@@ -382,6 +381,11 @@ class OmniAVSR(PreTrainedModel):
         if num_beams < 1 or min(limits) < 1:
             raise InputError(
                 f"num_beams {num_beams} and max_new_tokens {max_new_tokens} must be 1 or more"
+            )
+        most_beams = self.config.llm_config.vocab_size // 2
+        if num_beams > most_beams:
+            raise InputError(
+                f"num_beams {num_beams} is more than {most_beams}, half of the LLM's vocabulary"
             )
         was_training = self.training
         self.eval()

@@ -1,11 +1,10 @@
-"""In which numbers a model computes.
+"""The number types that a model is kept and computed in.
 
 The frozen towers have one type. What is trained is always float32, and so is what half precision
 would spoil: log-mel, rotary angles, the statistics of norms, losses, and the scores of beams.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
@@ -15,7 +14,9 @@ from omni_avsr.errors import InputError
 # One type for all towers, or one for each kind, where None is that of the tower's file
 Dtypes: TypeAlias = str | torch.dtype | Mapping[str, str | torch.dtype | None]
 
-# The precisions of training that each type of the towers goes with, the default of halves first
+# What mixed precisions compute in
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+# The precisions that towers of a type can be trained in; for half precision, the default is first
 PRECISIONS = {
     torch.float32: ("32-true", "bf16-mixed", "16-mixed"),
     torch.bfloat16: ("bf16-mixed", "32-true"),
@@ -36,9 +37,15 @@ def chosen_precision(name: str | None, dtype: torch.dtype, device: str) -> str:
         name = _default_precision(dtype, device)
     if name not in PRECISIONS[dtype]:
         fitting = " or ".join(PRECISIONS[dtype])
-        raise InputError(f"--dtype {dtype_name(dtype)} needs --precision {fitting}, not {name}")
+        raise InputError(
+            f"towers in {dtype_name(dtype)} need --precision {fitting}, not {name}: "
+            "change it, or --dtype"
+        )
     if name == "16-mixed" and device == "cpu":
-        raise InputError("float16 trains on a GPU only: bfloat16 is the half precision of a CPU")
+        raise InputError(
+            "float16 trains on a GPU only: on a CPU choose bfloat16, "
+            "with --dtype bfloat16 or --precision bf16-mixed"
+        )
     return name
 
 
@@ -56,24 +63,12 @@ def has_bfloat16(device: str) -> bool:
 
 
 def allow_tf32() -> None:
-    """Lets a GPU round what float32 products and convolutions multiply to ten bits (TF32).
+    """Lets a GPU round the inputs of float32 matrix products and convolutions to ten bits (TF32).
 
     It is 8 times as fast on Ampere, and still finer than bfloat16's seven bits.
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-
-
-@contextmanager
-def exact_products(device: torch.device) -> Iterator[None]:
-    """Float32 products inside are rounded neither by autocast nor to TF32."""
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def of_tower(dtype: Dtypes, kind: str) -> torch.dtype | None:
@@ -86,7 +81,11 @@ def of_tower(dtype: Dtypes, kind: str) -> torch.dtype | None:
 
 def to_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The dtype, given as such or by its name."""
-    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    available = {dtype_name(known): known for known in PRECISIONS}
+    found = available.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in PRECISIONS:
+        raise InputError(f"unknown dtype {dtype}; available: {', '.join(available)}")
+    return found
 
 
 def dtype_name(dtype: torch.dtype) -> str:

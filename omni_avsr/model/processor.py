@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoProcessor,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -24,8 +23,7 @@ from transformers import (
 from omni_avsr.errors import InputError
 from omni_avsr.model.batch import Batch, Features, Media
 from omni_avsr.model.config import IGNORED, PLACEHOLDERS, OmniAVSRConfig
-from omni_avsr.model.gguf import readable, where
-from omni_avsr.model.towers import find, locate
+from omni_avsr.model.towers import find, locate, read_tokenizer
 from omni_avsr.model.vocabulary import add_special_tokens
 from omni_avsr.tasks import (
     CROP_SIZE,
@@ -74,7 +72,7 @@ class OmniAVSRProcessor(ProcessorMixin):
         config = OmniAVSRConfig.from_pretrained(name, **options)
         if Path(name).is_dir() and not _has_tokenizer(Path(name)):
             return cls._with_tokenizer_of_llm(config, Path(name), (towers or {}).get("llm"))
-        return cls(_read_tokenizer(name, **options), config)
+        return cls(read_tokenizer(name, **options), config)
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "OmniAVSRProcessor":
@@ -93,7 +91,7 @@ class OmniAVSRProcessor(ProcessorMixin):
                 f"no tokenizer in {folder} nor in {source}: "
                 "write it with processor.save_pretrained(folder)"
             )
-        return cls(_read_tokenizer(source, revision=found["revision"]), config)
+        return cls(read_tokenizer(source, revision=found["revision"]), config)
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, **options: Any
@@ -249,15 +247,6 @@ class OmniAVSRProcessor(ProcessorMixin):
 
 def _has_tokenizer(folder: Path) -> bool:
     return (folder / "tokenizer_config.json").is_file()
-
-
-def _read_tokenizer(name: str | Path, **options: Any) -> PreTrainedTokenizerBase:
-    try:
-        with readable(name):
-            return AutoTokenizer.from_pretrained(**where(name), **options)
-    except ValueError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"no tokenizer can be read from {name}: {reason}") from None
 
 
 def _padding_as_content(media: Media) -> Media:

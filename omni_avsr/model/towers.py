@@ -6,16 +6,20 @@ They are recognised again by the commit of the hub or by the checksum of the fol
 import copy
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -114,7 +118,7 @@ def _from_name(
     kind: str, name: str, dtype: torch.dtype | None, revision: str | None, bits: str | None
 ) -> PreTrainedModel:
     try:
-        with readable(name):
+        with readable(name), _readable_folder(kind, name):
             config = AutoConfig.from_pretrained(**where(name), revision=revision)
     except OSError as error:
         reason = str(error).partition("\n")[0]
@@ -132,7 +136,7 @@ def _from_name(
     if kind == "audio":
         options["key_mapping"] = {ENCODER_OF_WHISPER: ""}
     options |= reading_options_of_gguf(name, config)
-    with readable(name):
+    with readable(name), _readable_folder(kind, name):
         tower, found = CLASSES[kind].from_pretrained(
             **where(name), output_loading_info=True, **options
         )
@@ -142,6 +146,31 @@ def _from_name(
     if quantization_of(tower):
         avoid_traps(tower)
     return tower
+
+
+@contextmanager
+def _readable_folder(kind: str, name: str) -> Iterator[None]:
+    """Raises InputError where a tower's folder, if it is one, cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if not Path(name).is_dir():
+            raise
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"the {kind} tower {name} cannot be read, it may be damaged, not complete or of "
+            f"another kind: {reason}"
+        ) from None
+
+
+def read_tokenizer(name: str | Path, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, a hub id or a GGUF file."""
+    try:
+        with readable(name):
+            return AutoTokenizer.from_pretrained(**where(name), **options)
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"no tokenizer can be read from {name}: {reason}") from None
 
 
 def _refuse_missing(kind: str, name: str, missing: Collection[str]) -> None:

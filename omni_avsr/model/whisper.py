@@ -14,7 +14,6 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omni_avsr.errors import InputError
 from omni_avsr.model.compress import length_mask, sent
-from omni_avsr.model.precision import exact_products
 from omni_avsr.tasks import AUDIO_FPS, MEL_HOP, MEL_WINDOW, SAMPLE_RATE
 
 QUIETEST = 1e-10  # power below which the logarithm is cut off
@@ -72,13 +71,20 @@ def log_mel(audio: Tensor, mels: int, frames: int, inside: Tensor | None = None)
     window = torch.hann_window(MEL_WINDOW, device=audio.device)
     spectrum = torch.stft(audio, MEL_WINDOW, MEL_HOP, window=window, return_complex=True)
     power = spectrum.abs() ** 2  # (B, MEL_WINDOW / 2 + 1, columns)
-    with exact_products(audio.device):  # half precision overflows at a click
-        mel = _mel_filters(mels, audio.device) @ power[..., : 2 * frames]
+    mel = _exact_product(_mel_filters(mels, audio.device), power[..., : 2 * frames])
     mel = mel.clamp(min=QUIETEST).log10()
     if inside is None:
         inside = torch.ones_like(mel[:, :1], dtype=torch.bool)
     loudest = mel.masked_fill(~inside, -torch.inf).amax((1, 2), keepdim=True)
     return (mel.maximum(loudest - RANGE) + 4) / 4 * inside
+
+
+def _exact_product(filters: Tensor, power: Tensor) -> Tensor:
+    """Their product in single precision: half precision would overflow at a click."""
+    with torch.autocast(power.device.type, enabled=False):
+        if power.device.type == "cuda":  # where float32 may be rounded to TF32
+            return (filters.double() @ power.double()).float()
+        return filters @ power
 
 
 @lru_cache(maxsize=8)

@@ -1,5 +1,6 @@
 """The options of `omni-avsr plan`."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from omni_avsr.tasks import VIDEO_FPS
 
 @dataclass(frozen=True)
 class PlanOptions(Settings):
-    """On which GPUs and on which speech."""
+    """The GPUs and the data."""
 
     gpus: int = option(1, "GPUs, with a batch each.", bounds=COUNT)
     gpu_memory: tuple[float, ...] = option(
@@ -20,11 +21,11 @@ class PlanOptions(Settings):
     )
     tflops: float = option(
         312.0,
-        "What a GPU can compute in a second, in 10^12 operations; 312 are an A100's in bfloat16.",
+        "Peak speed of a GPU in TFLOP/s; an A100 has 312 in bfloat16.",
         bounds=POSITIVE,
     )
     utilisation: float = option(
-        0.4, "The share of it that is reached.", bounds=Bounds(0, 1, above=True)
+        0.4, "Share of the peak speed that is reached.", bounds=Bounds(0, 1, above=True)
     )
     hours: float = option(433.0, "Hours of speech in the data; LRS3 has 433.", bounds=POSITIVE)
     epochs: float | None = option(
@@ -32,14 +33,14 @@ class PlanOptions(Settings):
     )
     seconds: float = option(6.0, "Length of a clip.", bounds=Bounds(0.1))
     tokens_per_second: float = option(
-        4.0, "The LLM's tokens for a second of transcript.", bounds=POSITIVE
+        4.0, "Tokens of the transcript per second of speech.", bounds=POSITIVE
     )
     beams: int = option(1, "Width of the beam search when decoding.", bounds=COUNT)
 
 
 @dataclass(frozen=True)
 class PlanSettings(PlanOptions, TrainSettings):
-    """The options of `omni-avsr plan`: those of the training, and what it is to run on."""
+    """The options of `omni-avsr plan`: those of the training, and what it will run on."""
 
     video_encoder: str = option(
         "tiny-video", "An AV-HuBERT: folder, tiny-video, or the sizes base or large."
@@ -56,7 +57,7 @@ class PlanSettings(PlanOptions, TrainSettings):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        if self.frames > self.max_frames:
+        if math.isfinite(self.seconds) and self.frames > self.max_frames:
             yield (
                 f"a clip of seconds {self.seconds:g} has {self.frames} video frames, more than "
                 f"max_frames {self.max_frames}"

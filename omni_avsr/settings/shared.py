@@ -69,11 +69,11 @@ class FaceOptions(Settings):
 
 @dataclass(frozen=True)
 class PrecisionOptions(Settings):
-    """In which numbers the frozen towers are kept."""
+    """The type that the frozen towers are kept in."""
 
     dtype: str = option(
         "auto",
-        "Numbers of the frozen towers: float32, bfloat16, float16, or auto, which is bfloat16 on a "
+        "Type of the frozen towers: float32, bfloat16, float16, or auto, which is bfloat16 on a "
         "GPU that has it, else float32.",
         DTYPES,
     )

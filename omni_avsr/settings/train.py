@@ -207,8 +207,9 @@ class RunOptions(Settings):
     )
     precision: str | None = option(
         None,
-        "In which numbers the passes compute: 32-true, bf16-mixed or 16-mixed.  [default: "
-        "mixed if --dtype is half precision or on a GPU, in bfloat16 if it can]",
+        "What the passes compute in: 32-true, bf16-mixed or 16-mixed.  [default: as --dtype if "
+        "that is half precision; else 32-true on a CPU, and bf16-mixed on a GPU, or 16-mixed on "
+        "one without bfloat16]",
         ("32-true", "bf16-mixed", "16-mixed"),
     )
     devices: str = option("auto", "How many devices of a machine: a number, or auto.")
@@ -262,7 +263,7 @@ class TrainSettings(
         yield from MethodOptions.problems(self)
         if self.valid_share is not None and not 0 < self.valid_share < 1:
             yield f"valid {self.valid} is no share: more than 0% and less than 100% is one"
-        if self.cache_copies and self.video_lora_rank:
+        if self.cache_copies and self.video_lora_rank and self._sees:
             yield (
                 "cached features and a trained video encoder exclude each other: "
                 "set cache_copies to 0"
@@ -276,6 +277,11 @@ class TrainSettings(
             yield f"devices {self.devices!r} is neither a number from 1 nor auto"
         if (self.data is None) != (self.valid is None):
             yield "give both data and valid, or neither for the toy corpus"
+
+    @property
+    def _sees(self) -> bool:
+        """Whether some task needs the lips, as far as the settings say."""
+        return any(task.sees for task in self.tasks or Task)
 
     def model_settings(self) -> methods.ConfigFields:
         """What OmniAVSR.from_towers takes beside the towers; only what overrides the method."""

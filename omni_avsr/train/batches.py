@@ -141,7 +141,7 @@ class Batches:
 
     def _loader(self, dataset: Dataset, batches: Iterable[list[ClipKey]]) -> DataLoader:
         collate = partial(_collated, self.processor)  # without the model, as workers unpickle it
-        return loader_of(dataset, batches, collate, self._workers(dataset))
+        return loader_of(dataset, batches, collate, self._workers(dataset), self.model.device)
 
     def _workers(self, dataset: Dataset) -> int:
         """How many processes read the clips: none where their features are in memory."""

@@ -146,7 +146,7 @@ def _write(out: BinaryIO, key: ClipKey, encoded: Encoded) -> Row:
 
 
 def planned_store(folder: Path | None, key: Callable[[], object]) -> Store:
-    """What opened_store will have so far; nothing is written or waited for."""
+    """What opened_store will find; no file is written, and no lock is waited for."""
     if folder is None:
         return MemoryStore()
     folder.mkdir(parents=True, exist_ok=True)

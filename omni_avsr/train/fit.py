@@ -15,10 +15,16 @@ from omni_avsr.errors import InputError
 from omni_avsr.files import locked
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import leave_casting_to_autocast
-from omni_avsr.model.precision import Dtypes, allow_tf32, chosen_dtype, chosen_precision
+from omni_avsr.model.precision import (
+    Dtypes,
+    allow_tf32,
+    chosen_dtype,
+    chosen_precision,
+    dtype_name,
+)
 from omni_avsr.run import Progress, finish_run, is_first_process, no_progress, start_run
 from omni_avsr.settings import TrainSettings
-from omni_avsr.tasks import VIDEO_FPS
+from omni_avsr.tasks import VIDEO_FPS, Row
 from omni_avsr.train import resume
 from omni_avsr.train.batches import Batches
 from omni_avsr.train.clips import clips_of_run
@@ -78,7 +84,7 @@ def _fit(
     if settings.valid_every:
         _load_best(model, trainer)
     if trainer.is_global_zero:
-        _finish(settings.out, training)
+        _finish(settings.out, training, {"dtype": dtype_name(dtype), "precision": precision})
     return settings.out / "model"
 
 
@@ -140,7 +146,7 @@ def _load_best(model: OmniAVSR, trainer: lightning.Trainer) -> None:
     assert not unknown, unknown
 
 
-def _finish(run: Path, training: Training) -> None:
+def _finish(run: Path, training: Training, numbers: Row) -> None:
     """Writes the model and what it took, and removes the checkpoints to resume from."""
     training.save_model()
     spent = training.spent
@@ -148,6 +154,7 @@ def _finish(run: Path, training: Training) -> None:
         unreadable = ", ".join(spent.unreadable)
         log.warning("%d clips could not be read: %s", len(spent.unreadable), unreadable)
     trained = {
+        **numbers,  # as auto depends on the device
         "seconds": spent.time,
         "clips": spent.clips,
         "speech_seconds": spent.speech,

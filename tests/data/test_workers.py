@@ -39,7 +39,7 @@ def refuse():
 def numbers(workers, **ends):
     """Batches of one number each."""
     batches = [[ClipKey(index, 0)] for index in range(6)]
-    loader = loader_of(Numbers(**ends), batches, list, workers)
+    loader = loader_of(Numbers(**ends), batches, list, workers, torch.device("cpu"))
     with told_of_workers():
         return list(loader)
 

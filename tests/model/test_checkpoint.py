@@ -14,6 +14,7 @@ from omni_avsr import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.errors import InputError
 from omni_avsr.model import checkpoint
 from omni_avsr.model.config import FORMAT
+from omni_avsr.model.towers import build
 from tests.support.towers import SMALL, TEXTS, avhubert_config, clips
 
 
@@ -173,6 +174,43 @@ def test_a_file_that_was_not_written_completely_is_refused_with_its_folder(copie
     (copied / name).write_bytes(content[:100])
     with pytest.raises(InputError, match=f"{copied} is damaged or not complete"):
         OmniAVSR.from_pretrained(copied)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{}", None])
+def test_a_damaged_tower_is_refused_with_its_folder(tower_folders, tmp_path, name, content):
+    folder = shutil.copytree(tower_folders["llm"], tmp_path / "llm")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"the llm tower {folder} cannot be read"):
+        build("llm", folder, torch.float32)
+
+
+def test_a_tower_without_a_shard_or_with_half_a_bin_file_is_refused(tower_folders, tmp_path):
+    llm = build("llm", tower_folders["llm"], torch.float32)
+    llm.save_pretrained(tmp_path, max_shard_size="50KB")
+    index = tmp_path / "model.safetensors.index.json"
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    shards[-1].unlink()
+    with pytest.raises(InputError, match=f"{tmp_path} cannot be read"):
+        build("llm", tmp_path, torch.float32)
+    for file in (index, *shards[:-1]):
+        file.unlink()
+    torch.save(llm.state_dict(), tmp_path / "pytorch_model.bin")
+    content = (tmp_path / "pytorch_model.bin").read_bytes()
+    (tmp_path / "pytorch_model.bin").write_bytes(content[:2000])
+    with pytest.raises(InputError, match=f"{tmp_path} cannot be read"):
+        build("llm", tmp_path, torch.float32)
+
+
+def test_a_new_model_needs_a_tokenizer_beside_its_llm(tower_folders, tmp_path):
+    folder = shutil.copytree(tower_folders["llm"], tmp_path / "llm")
+    for file in folder.glob("token*"):
+        file.unlink()
+    with pytest.raises(InputError, match=f"no tokenizer can be read from {folder}"):
+        OmniAVSR.from_towers(**{**tower_folders, "llm": folder})
 
 
 def test_a_tokenizer_that_was_not_written_completely_is_refused(saved, copied):

@@ -5,6 +5,7 @@ import torch
 
 from omni_avsr import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.errors import InputError
+from omni_avsr.measure.rehearsal import tower_config
 from omni_avsr.model import gguf, towers
 from omni_avsr.model.quantize import quantization_of
 from tests.support.gguf import random_llama, write_gguf
@@ -38,6 +39,14 @@ def test_the_weights_are_numbers_again(llama, file):
     found = towers.build("llm", file, torch.float32).state_dict()
     for name, expected in llama.state_dict().items():
         assert torch.equal(found[name], expected), name
+
+
+def test_a_plan_takes_the_sizes_of_the_file(llama, file):
+    assert tower_config("llm", str(file)).hidden_size == llama.config.hidden_size
+
+
+def test_its_name_may_be_in_capitals():
+    assert gguf.is_gguf("MODEL.GGUF")
 
 
 def test_the_tokenizer_is_in_the_file(model):

@@ -407,6 +407,12 @@ def test_decoding_needs_at_least_one_beam_and_one_token(default, options):
         model.generate(processor(**clips(12), task="asr"), **options)
 
 
+def test_more_beams_than_the_vocabulary_allows_are_refused(default):
+    model, processor = default
+    with pytest.raises(InputError, match=r"num_beams 161 is more than 160, half of the LLM's"):
+        model.generate(processor(**clips(12), task="asr"), num_beams=161)
+
+
 @pytest.mark.parametrize("kind", ["audio", "video", "llm"])
 def test_a_tower_of_another_family_is_refused(tower_folders, kind):
     towers = {**tower_folders, kind: AutoConfig.for_model("wav2vec2")}

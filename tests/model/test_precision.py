@@ -1,4 +1,4 @@
-"""In which numbers a model computes: half precision for what is frozen, float32 for the rest."""
+"""The number types of a model: half precision for what is frozen, float32 for the rest."""
 
 from contextlib import nullcontext
 
@@ -144,6 +144,12 @@ def test_the_defaults_are_what_the_device_can_do(
     assert chosen_precision(None, dtype, device) == precision
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bf16", torch.int8])
+def test_an_unknown_type_is_refused_with_those_that_there_are(dtype):
+    with pytest.raises(InputError, match=r"unknown dtype .*; available: float32, bfloat16"):
+        OmniAVSR.from_pretrained("tiny", dtype=dtype)
+
+
 def test_the_precision_follows_the_type_of_the_towers(monkeypatch):
     on_gpu(monkeypatch, True)
     assert chosen_precision(None, torch.float16, "cuda") == "16-mixed"
@@ -154,9 +160,9 @@ def test_the_precision_follows_the_type_of_the_towers(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "dtype", "device", "message"),
     [
-        ("16-mixed", torch.bfloat16, "cuda", "bfloat16 needs --precision bf16-mixed or 32-true,"),
-        ("bf16-mixed", torch.float16, "cuda", "float16 needs --precision 16-mixed, not bf16-mixed"),
-        ("32-true", torch.float16, "cuda", "float16 needs --precision 16-mixed, not 32-true"),
+        ("16-mixed", torch.bfloat16, "cuda", "bfloat16 need --precision bf16-mixed or 32-true,"),
+        ("bf16-mixed", torch.float16, "cuda", "float16 need --precision 16-mixed, not bf16-mixed"),
+        ("32-true", torch.float16, "cuda", "float16 need --precision 16-mixed, not 32-true"),
         ("16-mixed", torch.float32, "cpu", "float16 trains on a GPU only"),
         (None, torch.float16, "cpu", "float16 trains on a GPU only"),
     ],

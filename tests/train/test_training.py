@@ -21,7 +21,7 @@ from omni_avsr.methods import METHODS
 from omni_avsr.model import adapters
 from omni_avsr.model.towers import SHIPPED, build
 from omni_avsr.run import no_progress, read_run
-from omni_avsr.settings import DecodeSettings
+from omni_avsr.settings import DecodeSettings, TrainSettings
 from omni_avsr.tasks import Route, Task
 from omni_avsr.train.batches import Batches
 from omni_avsr.train.clips import clips_of_run
@@ -68,6 +68,11 @@ def _losses(run):
     """The sum of the losses of all tasks, every ten steps."""
     logged = [row for row in read_metrics(run) if row["asr"]]
     return [float(row["asr"]) + float(row["vsr"]) + float(row["avsr"]) for row in logged]
+
+
+def test_a_rank_for_the_lips_is_no_obstacle_where_no_task_sees():
+    settings = TrainSettings(tasks=(Task.ASR,), method="llama-avsr", video_lora_rank=64)
+    assert settings.cache_copies == 1
 
 
 def test_cached_and_fresh_features_train_the_same_model(settings, tmp_path):
@@ -229,6 +234,7 @@ def test_a_run_without_label_files_trains_on_the_corpus_of_its_caller(settings, 
     assert asked == [("open", 8, ["train", "valid", "test"])]
     trained = json.loads((settings.out / "run.json").read_text())["trained"]
     assert trained["clips"] > 0
+    assert (trained["dtype"], trained["precision"]) == ("float32", "32-true")
 
 
 def test_validation_clips_are_neither_test_nor_training_clips(settings, files):

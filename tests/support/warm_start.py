@@ -1,0 +1,114 @@
+"""A model whose projector already finds words, for trainings of minutes on little speech.
+
+A new projector has to find out by itself where in the sound the words are, which takes an LLM of
+135 M parameters thousands of steps. Here it learns first, without the LLM, to write the sound as
+the LLM's own embeddings of the words, in their order and with blanks between them (CTC). The
+features are those of the frozen encoder, so this takes minutes.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from omni_avsr import OmniAVSR, OmniAVSRProcessor
+from omni_avsr.data.clips import Clip
+from omni_avsr.media import streams
+from omni_avsr.model.compress import compress
+from omni_avsr.tasks import token_count
+
+LARGEST_RATE = 4  # at which most clips have more audio tokens than text tokens
+EPOCHS = 20
+BATCH = 32
+LR = 1e-3
+SHARPNESS = 10.0  # what cosines are multiplied with to become logits, at first
+HIDDEN = 1024  # width of the projector
+
+
+def write(out: Path, audio: Path, llm: Path, rate: int, clips: Sequence[Clip]) -> None:
+    """Writes a model with such a projector.
+
+    Above the largest rate the projector learns at that rate: it takes averages of any length.
+    """
+    torch.manual_seed(0)
+    model = OmniAVSR.from_towers(
+        audio=audio,
+        llm=llm,
+        method="llama-avsr",
+        tasks=["asr"],
+        audio_rates=[rate],
+        projector_width=HIDDEN,
+        video_lora_rank=0,
+        dtype="bfloat16",
+    )
+    processor = OmniAVSRProcessor.of(model)
+    texts = []
+    for clip in clips:
+        texts.append(processor.tokenizer(clip.text, add_special_tokens=False)["input_ids"])
+    sounds = pooled_features(model, processor, clips, min(rate, LARGEST_RATE))
+    embeddings = model.llm.get_input_embeddings().weight.detach().float()
+    projector = model.audio_compressor.projector_of(rate)
+    learn_words(projector, sounds, texts, embeddings)
+    model.save_pretrained(out)
+
+
+@torch.no_grad()
+def pooled_features(
+    model: OmniAVSR, processor: OmniAVSRProcessor, clips: Sequence[Clip], rate: int
+) -> list[Tensor]:
+    """What the projector takes of each clip: the averages (N, D) of its features."""
+    found: dict[int, Tensor] = {}
+    by_length = sorted(range(len(clips)), key=lambda index: clips[index].frames)
+    for start in range(0, len(clips), BATCH):
+        batch = by_length[start : start + BATCH]
+        sounds = [streams.read_audio(clips[index].sound) for index in batch]
+        features = model.encode(processor.media(sounds, None))
+        lengths = features.audio_lengths
+        pooled = compress(features.audio.float(), lengths, rate, stack=False, keep_tail=True)
+        counts = [token_count(frames, rate, True) for frames in lengths.tolist()]
+        found.update(zip(batch, pooled.split(counts), strict=True))
+    return [found[index] for index in range(len(clips))]
+
+
+def learn_words(
+    projector: nn.Module, sounds: list[Tensor], texts: list[list[int]], embeddings: Tensor
+) -> None:
+    """Trains the projector to write the texts as embeddings, and gives it their size."""
+    words = sorted({token for text in texts for token in text})
+    place = {token: number for number, token in enumerate(words, start=1)}  # 0 is the blank
+    targets = [torch.tensor([place[token] for token in text]) for text in texts]
+    size = float(embeddings.std())
+    blank = nn.Parameter(size * torch.randn(1, embeddings.shape[1]))
+    sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+    optimizer = torch.optim.AdamW([*projector.parameters(), blank, sharpness], lr=LR)
+    chance = random.Random(0)
+    usable = [i for i, sound in enumerate(sounds) if len(sound) > len(texts[i])]
+    for epoch in range(EPOCHS):
+        chance.shuffle(usable)
+        total = 0.0
+        for start in range(0, len(usable), BATCH):
+            batch = usable[start : start + BATCH]
+            found = F.normalize(projector(torch.cat([sounds[i] for i in batch])), dim=1)
+            known = F.normalize(torch.cat([blank, embeddings[words]]), dim=1)
+            log_probabilities = (sharpness * found @ known.T).log_softmax(1)
+            lengths = [len(sounds[i]) for i in batch]
+            loss = F.ctc_loss(
+                pad_sequence(log_probabilities.split(lengths)),
+                torch.cat([targets[i] for i in batch]),
+                torch.tensor(lengths),
+                torch.tensor([len(texts[i]) for i in batch]),
+                zero_infinity=True,
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
+            optimizer.step()
+            total += float(loss.detach()) * len(batch)
+        print(f"warm start, epoch {epoch + 1}: CTC {total / len(usable):.2f}", flush=True)
+    with torch.no_grad():
+        for parameter in projector[-1].parameters():
+            parameter.mul_(size)
