@@ -24,7 +24,11 @@ from omni_avsr.tasks import token_count
 LARGEST_RATE = 4  # at which most clips have more audio tokens than text tokens
 EPOCHS = 20
 BATCH = 32
-LR = 1e-3
+OTHERS = 400  # tokens that a batch is told apart from, beside those of its own texts
+SPREAD = 8  # tokens by which the lengths in a batch may differ
+NOISE = 0.1  # of the features, as a share of their standard deviation
+DROPOUT = 0.1
+LR = 1e-3  # in the first half, after which it falls to zero
 SHARPNESS = 10.0  # what cosines are multiplied with to become logits, at first
 HIDDEN = 1024  # width of the projector
 
@@ -78,37 +82,65 @@ def learn_words(
     projector: nn.Module, sounds: list[Tensor], texts: list[list[int]], embeddings: Tensor
 ) -> None:
     """Trains the projector to write the texts as embeddings, and gives it their size."""
-    words = sorted({token for text in texts for token in text})
-    place = {token: number for number, token in enumerate(words, start=1)}  # 0 is the blank
-    targets = [torch.tensor([place[token] for token in text]) for text in texts]
     size = float(embeddings.std())
     blank = nn.Parameter(size * torch.randn(1, embeddings.shape[1]))
     sharpness = nn.Parameter(torch.tensor(SHARPNESS))
     optimizer = torch.optim.AdamW([*projector.parameters(), blank, sharpness], lr=LR)
-    chance = random.Random(0)
+    known = sorted({token for text in texts for token in text})
     usable = [i for i, sound in enumerate(sounds) if len(sound) > len(texts[i])]
+    chance = random.Random(0)
     for epoch in range(EPOCHS):
-        chance.shuffle(usable)
+        for group in optimizer.param_groups:
+            group["lr"] = LR * min(1.0, 2 * (1 - epoch / EPOCHS))
         total = 0.0
-        for start in range(0, len(usable), BATCH):
-            batch = usable[start : start + BATCH]
-            found = F.normalize(projector(torch.cat([sounds[i] for i in batch])), dim=1)
-            known = F.normalize(torch.cat([blank, embeddings[words]]), dim=1)
-            log_probabilities = (sharpness * found @ known.T).log_softmax(1)
+        batches = shuffled_batches(usable, [len(sound) for sound in sounds], chance)
+        for batch in batches:
+            candidates = chance.sample(known, min(OTHERS, len(known)))
+            own = [texts[i] for i in batch]
+            tokens = sorted({token for text in own for token in text}.union(candidates))
+            heard = disturbed(torch.cat([sounds[i] for i in batch]))
+            cosines = similarities(projector(heard), torch.cat([blank, embeddings[tokens]]))
             lengths = [len(sounds[i]) for i in batch]
-            loss = F.ctc_loss(
-                pad_sequence(log_probabilities.split(lengths)),
-                torch.cat([targets[i] for i in batch]),
-                torch.tensor(lengths),
-                torch.tensor([len(texts[i]) for i in batch]),
-                zero_infinity=True,
-            )
+            loss = ctc((sharpness * cosines).split(lengths), own, tokens)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
             optimizer.step()
-            total += float(loss.detach()) * len(batch)
-        print(f"warm start, epoch {epoch + 1}: CTC {total / len(usable):.2f}", flush=True)
+            total += loss.item()
+        print(f"warm start, epoch {epoch + 1}: CTC {total / len(batches):.2f}", flush=True)
     with torch.no_grad():
         for parameter in projector[-1].parameters():
             parameter.mul_(size)
+
+
+def shuffled_batches(
+    clips: Sequence[int], lengths: Sequence[int], chance: random.Random
+) -> list[list[int]]:
+    """The clips in batches of similar lengths, in random order."""
+    order = sorted(clips, key=lambda clip: lengths[clip] + SPREAD * chance.random())
+    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    chance.shuffle(batches)
+    return batches
+
+
+def disturbed(sounds: Tensor) -> Tensor:
+    """Features with noise, of which some are left out."""
+    noise = NOISE * sounds.std() * torch.randn_like(sounds)
+    return F.dropout(sounds + noise, DROPOUT)
+
+
+def similarities(found: Tensor, known: Tensor) -> Tensor:
+    """The cosines (N, K) of vectors (N, D) and (K, D)."""
+    return F.normalize(found, dim=1) @ F.normalize(known, dim=1).T
+
+
+def ctc(logits: Sequence[Tensor], texts: Sequence[list[int]], tokens: Sequence[int]) -> Tensor:
+    """The CTC loss of the texts, given the logits (T, 1 + K) of a blank and these K tokens."""
+    place = {token: number for number, token in enumerate(tokens, start=1)}  # 0 is the blank
+    return F.ctc_loss(
+        pad_sequence([values.log_softmax(1) for values in logits]),
+        torch.tensor([place[token] for text in texts for token in text]),
+        torch.tensor(list(map(len, logits))),
+        torch.tensor(list(map(len, texts))),
+        zero_infinity=True,
+    )
