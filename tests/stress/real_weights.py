@@ -104,10 +104,12 @@ def main(
     silence_libraries()
     lab = Lab(folder.resolve())
     lab.prepare()
+    finer = None
     for rate in map(int, rates.split(",")):
-        lab.train(rate, steps)
+        lab.train(rate, steps, finer)
         lab.measure(rate)
-    lab.use(int(rates.split(",")[0]))
+        finer = finer or rate
+    lab.use(finer)
     for line in lab.table():
         print(line)
 
@@ -170,18 +172,25 @@ class Lab:
         write([*training, *spoken], self.labels("warm_start"))
         write([*training, *spoken[:SENTENCES_TRAINED]], self.labels("train"))
 
-    def train(self, rate: int, steps: int) -> None:
-        """Trains the model of a rate from a warm start, or resumes its training."""
+    def train(self, rate: int, steps: int, finer: int | None) -> None:
+        """Trains the model of a rate from that of a finer one, or from a warm start."""
         out = self.run(rate)
         if is_trained(out):
             return
         start = self.folder / "warm-starts" / f"audio-{rate}"
         if not start.is_dir():
-            warm_start.write(start, self.whisper, self.llm, rate, read(self.labels("warm_start")))
+            self._write_start(start, rate, finer)
         data = ["--data", self.labels("train"), "--valid", self.labels("held_out")]
         cache = ["--feature-cache", self.folder / "features"]
         length = ["--max-steps", steps, "--out", out]
         omni_avsr("train", "--from", start, *TRAINING, *data, *cache, *length)
+
+    def _write_start(self, start: Path, rate: int, finer: int | None) -> None:
+        if finer is None:
+            clips = read(self.labels("warm_start"))
+            warm_start.write(start, self.whisper, self.llm, rate, clips)
+        else:
+            warm_start.write_coarser(start, self.run(finer) / "model", rate)
 
     def measure(self, rate: int) -> None:
         """Measures the model of a rate and Whisper's decoder on what neither was trained on."""

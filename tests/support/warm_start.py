@@ -21,7 +21,6 @@ from omni_avsr.media import streams
 from omni_avsr.model.compress import compress
 from omni_avsr.tasks import token_count
 
-LARGEST_RATE = 4  # at which most clips have more audio tokens than text tokens
 EPOCHS = 20
 BATCH = 32
 OTHERS = 400  # tokens that a batch is told apart from, beside those of its own texts
@@ -34,10 +33,7 @@ HIDDEN = 1024  # width of the projector
 
 
 def write(out: Path, audio: Path, llm: Path, rate: int, clips: Sequence[Clip]) -> None:
-    """Writes a model with such a projector.
-
-    Above the largest rate the projector learns at that rate: it takes averages of any length.
-    """
+    """Writes a model with such a projector; most clips need more audio tokens than text tokens."""
     torch.manual_seed(0)
     model = OmniAVSR.from_towers(
         audio=audio,
@@ -53,10 +49,17 @@ def write(out: Path, audio: Path, llm: Path, rate: int, clips: Sequence[Clip]) -
     texts = []
     for clip in clips:
         texts.append(processor.tokenizer(clip.text, add_special_tokens=False)["input_ids"])
-    sounds = pooled_features(model, processor, clips, min(rate, LARGEST_RATE))
+    sounds = pooled_features(model, processor, clips, rate)
     embeddings = model.llm.get_input_embeddings().weight.detach().float()
     projector = model.audio_compressor.projector_of(rate)
     learn_words(projector, sounds, texts, embeddings)
+    model.save_pretrained(out)
+
+
+def write_coarser(out: Path, trained: Path, rate: int) -> None:
+    """Writes a trained model for another rate, as its projector takes averages of any length."""
+    model = OmniAVSR.from_pretrained(trained, dtype="bfloat16")
+    model.config.audio_rates = [rate]
     model.save_pretrained(out)
 
 
