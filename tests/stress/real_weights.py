@@ -89,7 +89,6 @@ TRAINING = [
     *("--noise-snr", "0,5,10,15,20"),
     *("--cache-copies", "1"),
     *("--valid-clips", "43"),
-    *("--valid-every", "100"),
     *("--save-every", "50"),
     *("--logger", "csv"),
 ]
