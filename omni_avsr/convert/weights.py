@@ -164,7 +164,7 @@ def _read_torch(file: Path) -> object:
             f"{file} is refused: it uses {forbidden[1]}, and only weights are loaded; "
             "save its state dict in a file of its own"
         ) from None
-    except (EOFError, LookupError, RuntimeError) as error:
+    except (EOFError, LookupError, OSError, RuntimeError) as error:
         raise InputError(f"{file} is not a checkpoint that torch can read: {error}") from None
 
 

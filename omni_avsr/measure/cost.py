@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from omni_avsr.choice import chosen_model
+from omni_avsr.errors import InputError
 from omni_avsr.measure.phantom import Phantoms
 from omni_avsr.model import Media, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.model.adapters import adapter_names
@@ -78,7 +79,7 @@ def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = No
     """
     name = chosen_model(checkpoint)
     moved = dict(towers or {})
-    config = OmniAVSRConfig.from_pretrained(locate(name))
+    config = saved_config(name)
     processor = OmniAVSRProcessor.from_pretrained(name, towers=moved)
     with torch.device("meta"):
         model = OmniAVSR(config)
@@ -96,6 +97,18 @@ def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = No
         costs=costs,
         trained=trained(Path(name)),
     )
+
+
+def saved_config(name: str | Path) -> OmniAVSRConfig:
+    """The config of a model's folder or hub id, without its weights."""
+    try:
+        return OmniAVSRConfig.from_pretrained(locate(name))
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"no model {str(name)!r}: it is neither a run nor a model's folder, "
+            f"and the hub says: {reason}"
+        ) from None
 
 
 def _places(config: OmniAVSRConfig, folder: Path) -> dict[str, str | None]:

@@ -312,14 +312,7 @@ def _new(
 
 
 def _saved(checkpoint: str, dtype: torch.dtype, tokenizer: PreTrainedTokenizerFast) -> OmniAVSR:
-    try:
-        config = OmniAVSRConfig.from_pretrained(towers.locate(model_of(checkpoint)))
-    except OSError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"no model {checkpoint!r}: it is neither a run nor a model's folder, "
-            f"and the hub says: {reason}"
-        ) from None
+    config = cost.saved_config(model_of(checkpoint))
     config.update(token_settings(tokenizer, config.llm_config, config.task_tokens))
     modules = {}
     for kind in towers.KINDS:

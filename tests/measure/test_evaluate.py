@@ -326,6 +326,12 @@ def test_info_counts_the_parameters_that_there_are(run, facts):
     assert cost.active_parameters < plain + parts["audio encoder"] + parts["projectors"]
 
 
+def test_info_names_a_model_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="no model 'nothing-here': it is neither a run nor"):
+        inspect("nothing-here")
+
+
 def test_info_shows_that_fewer_tokens_cost_less(facts):
     costs = {cost.route: cost for cost in facts.costs}
     fine, coarse = Route(Task.AVSR, 4, 2), Route(Task.AVSR, 16, 5)
