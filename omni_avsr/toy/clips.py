@@ -15,6 +15,7 @@ from omni_avsr.toy.mouth import draw_mouth
 from omni_avsr.toy.phones import Phoneme
 from omni_avsr.toy.sentences import SPLITS, pronounced, sentences
 from omni_avsr.toy.speech import SPEAKERS, speak
+from omni_avsr.toy.words import Word
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class ToyClip:
     audio: np.ndarray  # (S,) int16 at 16 kHz
     video: np.ndarray  # (T, 96, 96) uint8 at 25 fps
     phonemes: list[Phoneme]
+    words: list[Word] | None  # None if espeak joins words
 
 
 @dataclass(frozen=True)
@@ -70,4 +72,12 @@ def _make_clip(shard: Shard, index: int, text: str) -> ToyClip:
         audio=spoken.audio,
         video=draw_mouth(track, face, rng),
         phonemes=spoken.phonemes,
+        words=_spelt(text, spoken.words),
     )
+
+
+def _spelt(text: str, words: list[Word] | None) -> list[Word] | None:
+    """Returns the words as in the text, and not as espeak was asked to pronounce them."""
+    if words is None:
+        return None
+    return [word._replace(text=own) for word, own in zip(words, text.split(), strict=True)]

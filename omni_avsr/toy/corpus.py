@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 
@@ -21,6 +21,7 @@ from omni_avsr.settings.shared import ToyOptions
 from omni_avsr.toy.clips import Shard, ToyClip, generate
 from omni_avsr.toy.sentences import SPLITS, check
 from omni_avsr.toy.speech import require_espeak
+from omni_avsr.toy.words import times_path, times_row
 from omni_avsr.toy.workers import in_fresh_processes
 
 GENERATOR_VERSION = 2  # raise it with every change of a sample, a pixel or a word
@@ -73,12 +74,13 @@ def write_corpus(
 ) -> dict[str, Path]:
     """Writes a corpus with splits of these sizes and returns the label file of each.
 
-    Media and texts are in OUT/toy. Label files are in OUT/labels and are written last.
+    Media and texts are in OUT/toy. Label files are in OUT/labels and are written last. Beside each
+    is a file with the start and end of every word.
     """
     shards: list[Shard] = []
     for split, count in sizes.items():
         shards += _shards(world, split, count, seed)
-    rows: dict[str, list[str]] = {split: [] for split in sizes}
+    rows: dict[str, list[_Rows]] = {split: [] for split in sizes}
     done = 0
     written = _of_each_shard(partial(_write_shard, out), shards, processes)
     for shard, shard_rows in zip(shards, written, strict=True):
@@ -86,7 +88,9 @@ def write_corpus(
         done += shard.count
         progress(f"Making the {world} corpus", done, sum(sizes.values()))
     for split in sizes:
-        write_text(label_path(out, split), "".join(rows[split]))
+        labels = label_path(out, split)
+        write_text(times_path(labels), "".join([row.times for row in rows[split]]))
+        write_text(labels, "".join([row.label for row in rows[split]]))
     return {split: label_path(out, split) for split in sizes}
 
 
@@ -124,13 +128,20 @@ def _make_shard(shard: Shard) -> list[ToyClip]:
     return list(generate(shard))
 
 
-def _write_shard(out: Path, shard: Shard) -> list[str]:
-    """Writes media and texts of a shard and returns its rows of the label file."""
+class _Rows(NamedTuple):
+    """What the files beside the media say of a clip, a line in each."""
+
+    label: str
+    times: str
+
+
+def _write_shard(out: Path, shard: Shard) -> list[_Rows]:
+    """Writes media and texts of a shard and returns the rows of its clips."""
     cv2.setNumThreads(1)  # the other cores belong to the other processes
     return [_write_clip(Path(out), shard.split, clip) for clip in generate(shard)]
 
 
-def _write_clip(out: Path, split: str, clip: ToyClip) -> str:
+def _write_clip(out: Path, split: str, clip: ToyClip) -> _Rows:
     name = f"{split}/{clip.speaker}/{clip.id}"
     video = f"toy_video_seg16s/{name}.mp4"
     video_path = out / "toy" / video
@@ -139,4 +150,5 @@ def _write_clip(out: Path, split: str, clip: ToyClip) -> str:
     write_atomically(video_path, lambda part: streams.write_video(part, clip.video))
     write_atomically(audio_path, lambda part: streams.write_audio(part, clip.audio))
     write_text(text_path, f"{clip.text.upper()}\n")
-    return f"toy,{video},{len(clip.video)},0,{clip.text}\n"
+    label = f"toy,{video},{len(clip.video)},0,{clip.text}\n"
+    return _Rows(label, times_row(video, clip.words))

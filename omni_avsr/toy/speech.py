@@ -1,4 +1,4 @@
-"""Speech from espeak-ng through ctypes, with the time of each phoneme.
+"""Speech from espeak-ng through ctypes, with the times of the words and phonemes.
 
 What espeak says depends on everything that its process said before, because its flutter runs on
 from clip to clip, and initialising it again does not reset it. Only a fresh process that says the
@@ -17,6 +17,7 @@ import numpy as np
 from omni_avsr.errors import InputError
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME
 from omni_avsr.toy.phones import Phoneme
+from omni_avsr.toy.words import Word, timed_words
 
 MISSING = (
     'the toy corpus needs the voices of espeak-ng: install them with pip install "omni-avsr[toy]"'
@@ -34,7 +35,7 @@ _SYNCHRONOUS = 2  # the call returns when everything was passed to the callback
 _REPORT_PHONEMES, _DO_NOT_EXIT = 0x0001, 0x8000
 _SPEED, _PITCH, _PITCH_RANGE = 1, 3, 4
 _UTF8 = 1
-_END_OF_EVENTS, _PHONEME_EVENT = 0, 7
+_END_OF_EVENTS, _WORD_EVENT, _PHONEME_EVENT = 0, 1, 7
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ class Voice:
 
 @dataclass(frozen=True)
 class Spoken:
-    """Speech and the phonemes in it; it lasts a whole number of video frames."""
+    """Speech and what is said when; it lasts a whole number of video frames."""
 
     audio: np.ndarray  # (S,) int16 at 16 kHz
     phonemes: list[Phoneme]
+    words: list[Word] | None  # None if espeak joins words, and says "in the" as one
 
 
 # Each row has espeak's voice and variant, pitch, pitch range, and words per minute. No two splits
@@ -126,8 +128,8 @@ SPEAKERS = {
 
 def speak(text: str, voice: Voice, rng: np.random.Generator) -> Spoken:
     """Returns the text in this voice, between two random silences."""
-    samples, starts = _synthesize(text, voice)
-    speech = _resampled(samples)
+    said = _synthesize(text, voice)
+    speech = _resampled(said.samples)
     lead, trail = rng.uniform(*_SILENCE, 2)  # seconds
     begin = int(lead * SAMPLE_RATE)
     least = len(speech) + int((lead + trail) * SAMPLE_RATE)
@@ -140,12 +142,16 @@ def speak(text: str, voice: Voice, rng: np.random.Generator) -> Spoken:
     audio[begin : begin + len(speech)] += speech * (loudness / own_loudness)
     audio = np.clip(np.rint(audio), -32768, 32767).astype(np.int16)
 
-    times = [begin / SAMPLE_RATE + position / _ESPEAK_RATE for position, _ in starts]
+    def time_of(position: int) -> float:
+        return begin / SAMPLE_RATE + position / _ESPEAK_RATE
+
+    times = [time_of(position) for position, _ in said.phonemes]
     times.append(total / SAMPLE_RATE)
     phonemes = []
-    for index, (_, name) in enumerate(starts):
+    for index, (_, name) in enumerate(said.phonemes):
         phonemes.append(Phoneme(times[index], times[index + 1], name))
-    return Spoken(audio, phonemes)
+    starts = {place: time_of(position) for position, place in said.words}
+    return Spoken(audio, phonemes, timed_words(text, starts, phonemes))
 
 
 def require_espeak() -> tuple[str, str]:
@@ -185,18 +191,29 @@ _Events = ctypes.POINTER(_Event)
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, _Samples, ctypes.c_int, _Events)
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What espeak says, at its own sample rate."""
+
+    samples: np.ndarray  # (S,)
+    phonemes: list[tuple[int, str]]  # the first sample and the name of each
+    words: list[tuple[int, int]]  # the first sample, and the first character in the text
+
+
 class _Recorder:
-    """Collects the samples and phonemes that espeak passes to its callback."""
+    """Collects the samples, phonemes and words that espeak passes to its callback."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.starts: list[tuple[int, str]] = []  # sample and name of each phoneme
+        self.phonemes: list[tuple[int, str]] = []
+        self.words: list[tuple[int, int]] = []
         # Without a reference to it, the callback would be freed while espeak uses it.
         self.callback: Callable[..., int] = _Callback(self._collect)
 
     def clear(self) -> None:
         self.pieces.clear()
-        self.starts.clear()
+        self.phonemes.clear()
+        self.words.clear()
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
@@ -206,7 +223,9 @@ class _Recorder:
                 break
             if event.type == _PHONEME_EVENT:
                 name = event.id.text.decode("utf-8", "replace")
-                self.starts.append((event.sample, name))
+                self.phonemes.append((event.sample, name))
+            if event.type == _WORD_EVENT:
+                self.words.append((event.sample, event.text_position - 1))
         return 0  # continue
 
 
@@ -226,8 +245,8 @@ def _espeak() -> tuple[ctypes.CDLL, _Recorder]:
     return espeak, recorder
 
 
-def _synthesize(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """Returns samples (S,) at espeak's rate, and the first sample and name of each phoneme."""
+def _synthesize(text: str, voice: Voice) -> _Said:
+    """Returns the text in this voice, as espeak says it."""
     espeak, recorder = _espeak()
     recorder.clear()
     if espeak.espeak_SetVoiceByName(voice.espeak.encode()):
@@ -243,7 +262,7 @@ def _synthesize(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, st
     if espeak.espeak_Synth(given, size, 0, 1, 0, _UTF8, None, None):
         raise InputError(f"espeak-ng cannot say {text!r}")
     samples = np.frombuffer(b"".join(recorder.pieces), np.int16)
-    return samples.astype(np.float64), list(recorder.starts)
+    return _Said(samples.astype(np.float64), list(recorder.phonemes), list(recorder.words))
 
 
 def _resampled(samples: np.ndarray) -> np.ndarray:

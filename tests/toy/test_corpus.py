@@ -1,6 +1,8 @@
 """The toy corpus as a whole: the same every time, complete or absent, and made only once."""
 
 import importlib.util
+import itertools
+import json
 import subprocess
 import sys
 
@@ -11,9 +13,11 @@ from omni_avsr import toy
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
 from omni_avsr.settings.shared import ToyOptions
-from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
+from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 from omni_avsr.toy import corpus
 from omni_avsr.toy.clips import Shard, generate
+from omni_avsr.toy.sentences import sentences
+from omni_avsr.toy.words import times_path, times_row
 
 needs_espeak = pytest.mark.skipif(
     not importlib.util.find_spec("espeakng_loader"), reason="needs espeak-ng"
@@ -61,6 +65,7 @@ def test_a_written_corpus_is_complete_and_the_same_every_time(tmp_path):
         assert len(rows) == count
         for row in rows:
             check_written(tmp_path, *row)
+        check_times(first[split], rows)
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -75,6 +80,31 @@ def check_written(root, dataset, path, frames, ids, text):
     assert np.array_equal(streams.read_video(one), streams.read_video(two))
     text_path = path.replace("_video_", "_text_").replace(".mp4", ".txt")
     assert (root / "a" / dataset / text_path).read_text() == f"{text.upper()}\n"
+
+
+def check_times(labels, rows):
+    times = times_path(labels)
+    assert times.parent == labels.parent
+    assert times != labels
+    clips = [json.loads(line) for line in times.read_text().splitlines()]
+    assert [clip["video"] for clip in clips] == [row[1] for row in rows]
+    for clip, (_, _, frames, _, text) in zip(clips, rows, strict=True):
+        assert [word["word"] for word in clip["words"]] == text.split()
+        edges = [edge for word in clip["words"] for edge in (word["start"], word["end"])]
+        assert edges == sorted(edges)
+        assert 0 < edges[0] < edges[-1] < int(frames) / VIDEO_FPS
+
+
+def test_the_times_of_a_clip_without_any_are_null():
+    assert json.loads(times_row("a.mp4", None)) == {"video": "a.mp4", "words": None}
+
+
+@needs_espeak
+def test_words_are_spelt_as_in_the_text_whatever_espeak_is_given():
+    texts = list(itertools.islice(sentences("grid", "test", 0), 200))
+    place = next(place for place, text in enumerate(texts) if " a " in text)
+    (clip,) = generate(Shard("grid", "test", seed=0, first=place, count=1))
+    assert [word.text for word in clip.words] == texts[place].split()
 
 
 def interrupt(what, done, total):

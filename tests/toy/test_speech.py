@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,49 @@ def test_the_times_of_phonemes_are_those_of_the_sound():
     assert labels[0] == labels[-1] == 0
     assert np.median(loudness[labels == 0]) < 0.05 * np.median(loudness[labels > 0])
     assert all(start < end for start, end, _ in spoken.phonemes)
+
+
+@needs_espeak
+def test_words_follow_each_other_from_the_first_sound_to_the_last():
+    spoken = speak("tom never saw sarah", SPEAKERS["train"][0], np.random.default_rng(0))
+    words = spoken.words
+    assert [word.text for word in words] == ["tom", "never", "saw", "sarah"]
+    sounding = [phoneme for phoneme in spoken.phonemes if phoneme_class(phoneme.name) != "sil"]
+    assert words[0].start == pytest.approx(sounding[0].start, abs=0.06)  # a stop begins silently
+    assert words[-1].end == pytest.approx(sounding[-1].end)
+    for word, following in itertools.pairwise(words):
+        assert word.start < word.end == following.start
+    hiss = next(phoneme for phoneme in spoken.phonemes if phoneme.name == "s")
+    assert words[2].start == pytest.approx(hiss.start, abs=0.02)
+
+
+@needs_espeak
+def test_a_word_ends_where_a_pause_begins():
+    voice = SPEAKERS["train"][0]
+    spoken = speak("tom saw sarah and david saw laura", voice, np.random.default_rng(0))
+    sarah = spoken.words[2]
+    pauses = [start for start, _, name in spoken.phonemes if phoneme_class(name) == "sil"]
+    assert sarah.end == pytest.approx(pauses[0])
+    assert spoken.words[3].start > sarah.end + 0.05
+
+
+@needs_espeak
+def test_there_are_no_times_where_espeak_says_two_words_as_one():
+    assert (
+        speak("tom is in the house", SPEAKERS["train"][0], np.random.default_rng(0)).words is None
+    )
+
+
+@needs_espeak
+@pytest.mark.parametrize(
+    ("voice", "text"),
+    [("ru+m1", "анна нашла красную книгу"), ("fr+m1", "l'école est près d'ici")],
+)
+def test_words_of_other_letters_have_times_too(voice, text):
+    voice = replace(SPEAKERS["train"][0], espeak=voice)
+    words = speak(text, voice, np.random.default_rng(0)).words
+    assert [word.text for word in words] == text.split()
+    assert all(word.end - word.start > 0.05 for word in words)
 
 
 def test_every_phoneme_has_a_look():
