@@ -20,11 +20,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.face import render_face
 from omni_avsr.media import faces, mouth, streams
 from omni_avsr.tasks import VIDEO_FPS
 from omni_avsr.toy import lip_track, make_face
 from omni_avsr.toy.phones import Phoneme
+from omni_avsr.toy.portrait import render_face
 
 FRAMES = 500
 SIZES = ((288, 360), (720, 900))  # height and width in pixels

@@ -38,14 +38,32 @@ def toy(
     settings: ToySettings,
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
 ) -> None:
-    """Write a toy corpus: mp4, wav and label files, in the layout that LRS3 users have."""
+    """Write a toy corpus: mp4, wav and label files, in the layout that LRS3 users have.
+
+    With --long it is one long recording instead, with the truth about it beside it.
+    """
     from omni_avsr.toy import corpus_sizes, write_corpus
 
+    if settings.long is not None:
+        _write_recording(settings, out, settings.long)
+        return
     sizes = corpus_sizes(settings.clips)
     processes = settings.processes or None
-    files = write_corpus(out, settings.world, sizes, settings.seed, processes, Bars())
+    files = write_corpus(
+        out, settings.world, sizes, settings.seed, processes, Bars(), settings.language
+    )
     for split, file in files.items():
         say(f"{split}: {escape(str(file))}")
+
+
+def _write_recording(settings: ToySettings, out: Path, minutes: float) -> None:
+    from omni_avsr.toy.long import Recording, write_recording
+
+    recording = Recording(
+        settings.world, minutes, settings.speakers, settings.seed, settings.language
+    )
+    video = write_recording(out, recording, Bars())
+    say(escape(str(video)))
 
 
 @app.command("prepare", rich_help_panel=PANEL)

@@ -226,7 +226,7 @@ def trained(model: Path) -> Row:
         return {}
     settings = record.settings
     facts = {"started": record.started, "commit": record.commit}
-    data = ("data",) if settings.get("data") else ("toy_world", "toy_clips")
+    data = ("data",) if settings.get("data") else ("toy_world", "toy_language", "toy_clips")
     weights = "from_" if settings.get("from_") else "method"
     for name in (weights, *data, "max_steps", "seed"):
         facts[name.removesuffix("_")] = settings.get(name)

@@ -46,6 +46,7 @@ def of_run(
         format=training.format,
         tokens=training.tokens,
         toy_world=training.toy_world,
+        toy_language=training.toy_language,
         toy_clips=training.toy_clips,
         dtype=training.dtype,
         quantize=training.quantize,

@@ -7,6 +7,8 @@ from pathlib import Path
 from omni_avsr.settings.base import COUNT, Settings, option
 
 WORLDS = ("grid", "open", "mixed")
+LANGUAGES = ("en", "es", "fr", "it", "ru")  # of the open world; the others are English
+MULTI = "multi"  # all languages in turn
 TOWERS = ("audio", "video", "llm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 BITS = ("8bit", "4bit")
@@ -47,6 +49,9 @@ class ToyOptions(Settings):
     """Which toy corpus is used where no label file is given."""
 
     toy_world: str = option("grid", "World of the toy corpus: grid, open or mixed.", WORLDS)
+    toy_language: str = option(
+        "en", "Language of its open world; multi is all of them in turn.", (*LANGUAGES, MULTI)
+    )
     toy_clips: int = option(
         1600, "Its training clips; there are an eighth as many test clips.", bounds=COUNT
     )

@@ -41,19 +41,25 @@ def toy_corpus(
     """
     train = options.toy_clips
     sizes = {"train": train, "valid": max(train // 16, 1), "test": max(train // 8, 1)}
-    out = cache_folder(options.toy_world, sizes)
+    world, language = options.toy_world, options.toy_language
+    out = cache_folder(world, sizes, language=language)
     files = {split: label_path(out, split) for split in splits}
     missing = {split: sizes[split] for split in splits if not files[split].exists()}
     if missing:
-        write_corpus(out, options.toy_world, missing, progress=progress)
+        write_corpus(out, world, missing, progress=progress, language=language)
     return files
 
 
 def generate_shards(
-    world: str, split: str, count: int, seed: int, processes: int | None = None
+    world: str,
+    split: str,
+    count: int,
+    seed: int,
+    processes: int | None = None,
+    language: str = "en",
 ) -> Iterator[ToyClip]:
     """Yields the first clips of a split in order, made by several processes at a time."""
-    shards = _shards(world, split, count, seed)
+    shards = _shards(world, split, count, seed, language)
     for clips in _of_each_shard(_make_shard, shards, processes):
         yield from clips
 
@@ -71,6 +77,7 @@ def write_corpus(
     seed: int = 0,
     processes: int | None = None,
     progress: Progress = no_progress,
+    language: str = "en",
 ) -> dict[str, Path]:
     """Writes a corpus with splits of these sizes and returns the label file of each.
 
@@ -79,7 +86,7 @@ def write_corpus(
     """
     shards: list[Shard] = []
     for split, count in sizes.items():
-        shards += _shards(world, split, count, seed)
+        shards += _shards(world, split, count, seed, language)
     rows: dict[str, list[_Rows]] = {split: [] for split in sizes}
     done = 0
     written = _of_each_shard(partial(_write_shard, out), shards, processes)
@@ -94,9 +101,11 @@ def write_corpus(
     return {split: label_path(out, split) for split in sizes}
 
 
-def cache_folder(world: str, sizes: Mapping[str, int], seed: int = 0) -> Path:
+def cache_folder(world: str, sizes: Mapping[str, int], seed: int = 0, language: str = "en") -> Path:
     """Returns where a corpus is cached; the name depends on everything that its content does."""
-    check(world)
+    check(world, language=language)
+    if language != "en":
+        world = f"{world}-{language}"
     content = [GENERATOR_VERSION, world, seed, {split: sizes[split] for split in SPLITS}]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return cache_root() / f"toy-{world}-{digest[:12]}"
@@ -107,11 +116,12 @@ def label_path(out: Path, split: str) -> Path:
     return Path(out) / "labels" / f"toy_{split}_transcript_lengths_seg16s.csv"
 
 
-def _shards(world: str, split: str, count: int, seed: int) -> list[Shard]:
-    check(world, split)
+def _shards(world: str, split: str, count: int, seed: int, language: str) -> list[Shard]:
+    check(world, split, language)
     shards = []
     for first in range(0, count, SHARD):
-        shards.append(Shard(world, split, seed, first, min(SHARD, count - first)))
+        fewer = min(SHARD, count - first)
+        shards.append(Shard(world, split, seed, first, fewer, language))
     return shards
 
 

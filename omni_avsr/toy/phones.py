@@ -40,25 +40,44 @@ DIPHTHONGS = {  # two looks, one after the other
     "aU": ("open", "purse"),
     "oU": ("round", "purse"),
 }
+# Classes that English lacks. A name of espeak has one class in all languages, so the French and
+# Russian r look like the English one, and the Russian vowel y like the French one.
+OTHER_LANGUAGES = {
+    "rr": ("tip",),  # a tapped or rolled r
+    "x": ("back",),
+    "ts": ("hiss",),
+    "dz": ("hiss",),
+    "y": ("purse",),
+    "Y": ("round",),
+    "A~": ("open",),  # a nasal vowel looks like the oral one
+    "O~": ("round",),
+    "E~": ("mid",),
+    "ja": ("smile", "open"),
+    "ju": ("smile", "purse"),
+}
 
 _STRESS = "'`,%=|"  # espeak's marks before a phoneme's name
 _ALIASES = {  # class: espeak's names for it that do not begin like the class
     "A:": "0 A A# A@ 0# O2",
-    "O:": "O o o@ O@ o:r",
-    "3:": "3 VR IR ER @r R",
-    "E": "e@ e",
+    "O:": "O o o@ O@ o:r 8",
+    "3:": "3 VR IR ER @r",
+    "E": "e@ e e-",
     "I": "i@ i@3",
     "@": "a# a2",
     "eI": "e: ei",
+    "OI": "oI",
     "oU": "o: @U",
-    "u:": "u y y:",
+    "u:": 'u u# u"',
+    "b": "B",
     "t": "? * t[",
-    "k": "x q c",
+    "k": "q c",
+    "g": "Q",
     "i:": "i i;",
     "l": "@L",
-    "j": ";",
+    "j": "; J^",
     "h": "C",
-    "w": "W",
+    "rr": "R R2 **",
+    "Y": "W W~",
 }
 
 
@@ -73,8 +92,8 @@ def _row_of_each_word(table: dict[str, str]) -> dict[str, str]:
 _LOOK_OF = _row_of_each_word(VISEMES)
 _CLASS_OF = _row_of_each_word(_ALIASES)
 
-PHONEMES = (*_LOOK_OF, *DIPHTHONGS)  # all classes; silence is the first
-LOOKS = {name: (look,) for name, look in _LOOK_OF.items()} | DIPHTHONGS
+PHONEMES = (*_LOOK_OF, *DIPHTHONGS, *OTHER_LANGUAGES)  # all classes; silence is the first
+LOOKS = {name: (look,) for name, look in _LOOK_OF.items()} | DIPHTHONGS | OTHER_LANGUAGES
 _LONGEST_FIRST = sorted(PHONEMES[1:], key=len, reverse=True)
 
 

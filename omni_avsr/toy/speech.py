@@ -8,15 +8,17 @@ not used, because espeak seeds their noise with the clock.
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from omni_avsr.errors import InputError
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME
-from omni_avsr.toy.phones import Phoneme
+from omni_avsr.toy.phones import SILENCE, Phoneme, phoneme_class
+from omni_avsr.toy.voices import Voice
 from omni_avsr.toy.words import Word, timed_words
 
 MISSING = (
@@ -39,23 +41,6 @@ _END_OF_EVENTS, _WORD_EVENT, _PHONEME_EVENT = 0, 1, 7
 
 
 @dataclass(frozen=True)
-class Voice:
-    """A speaker."""
-
-    name: str
-    espeak: str  # espeak's voice and variant
-    pitch: int = 50  # 0 to 99
-    range: int = 50  # of the pitch, 0 to 99
-    speed: int = 150  # words per minute
-
-    def jittered(self, rng: np.random.Generator) -> "Voice":
-        """Returns the speaker on another day: slightly higher or lower, faster or slower."""
-        pitch = self.pitch + rng.normal(0, 4)
-        speed = np.clip(rng.normal(1, 0.07), 0.85, 1.15)
-        return replace(self, pitch=int(np.clip(pitch, 5, 95)), speed=int(self.speed * speed))
-
-
-@dataclass(frozen=True)
 class Spoken:
     """Speech and what is said when; it lasts a whole number of video frames."""
 
@@ -64,71 +49,14 @@ class Spoken:
     words: list[Word] | None  # None if espeak joins words, and says "in the" as one
 
 
-# Each row has espeak's voice and variant, pitch, pitch range, and words per minute. No two splits
-# share a variant.
-_TRAIN = """
-    en-us+m1 45 50 150
-    en-us+f1 55 50 150
-    en-us+m3 40 40 155
-    en-us+steph 55 55 160
-    en-us+max 50 50 145
-    en-us+Alex 55 45 150
-    en-us+Annie 60 60 155
-    en-us+Andy 45 50 165
-    en+m2 50 55 150
-    en+linda 60 50 145
-    en+m4 45 60 150
-    en+f4 55 45 155
-    en+Michael 40 50 160
-    en+belinda 55 55 150
-    en+Mike 50 40 145
-    en-gb-x-rp+m5 40 50 150
-    en-gb-x-rp+f4 60 60 155
-    en-gb-x-rp+adam 50 50 160
-    en-gb-x-rp+edward2 45 45 150
-    en-gb-scotland+m6 50 50 150
-    en-gb-scotland+linda 55 50 145
-    en-029+m7 45 55 155
-    en-us-nyc+f1 62 50 150
-    en-us-nyc+quincy 45 50 155
-    en-us-nyc+grandpa 40 45 145
-    en-gb-x-gbclan+rob 50 50 150
-    en-gb-x-gbcwmd+david 45 55 155
-    en+Nguyen 55 50 150
-"""
-_VALID = """
-    en-us+Lee 50 50 150
-    en+Hugo 45 50 155
-    en-us+shelby 55 50 150
-"""
-_TEST = """
-    en-us+m8 50 50 150
-    en+grandma 55 50 155
-    en-gb-x-rp+Henrique 45 50 150
-    en-us+robert 50 45 150
-    en+aunty 55 55 150
-"""
+def speak(text: str, voice: Voice, rng: np.random.Generator, pause: float = 0.0) -> Spoken:
+    """Returns the text in this voice, between two random silences.
 
-
-def _speakers(letter: str, table: str) -> tuple[Voice, ...]:
-    voices = []
-    for number, row in enumerate(table.strip().splitlines()):
-        espeak, pitch, pitch_range, speed = row.split()
-        name = f"{letter}{number:02d}"
-        voices.append(Voice(name, espeak, int(pitch), int(pitch_range), int(speed)))
-    return tuple(voices)
-
-
-SPEAKERS = {
-    "train": _speakers("s", _TRAIN),
-    "valid": _speakers("v", _VALID),
-    "test": _speakers("t", _TEST),
-}
-
-
-def speak(text: str, voice: Voice, rng: np.random.Generator) -> Spoken:
-    """Returns the text in this voice, between two random silences."""
+    If there are seconds of a pause, the longest silence inside the text is so much longer.
+    """
     said = _synthesize(text, voice)
+    if pause:
+        said = _paused(said, round(pause * _ESPEAK_RATE))
     speech = _resampled(said.samples)
     lead, trail = rng.uniform(*_SILENCE, 2)  # seconds
     begin = int(lead * SAMPLE_RATE)
@@ -263,6 +191,33 @@ def _synthesize(text: str, voice: Voice) -> _Said:
         raise InputError(f"espeak-ng cannot say {text!r}")
     samples = np.frombuffer(b"".join(recorder.pieces), np.int16)
     return _Said(samples.astype(np.float64), list(recorder.phonemes), list(recorder.words))
+
+
+def _paused(said: _Said, samples: int) -> _Said:
+    """Returns what is said with its longest silence made longer by so many samples."""
+    middle = _middle_of_longest_silence(said)
+    if middle is None:
+        return said
+
+    def moved(start: int) -> int:
+        return start + samples if start > middle else start
+
+    return _Said(
+        np.insert(said.samples, middle, np.zeros(samples)),
+        [(moved(start), name) for start, name in said.phonemes],
+        [(moved(start), place) for start, place in said.words],
+    )
+
+
+def _middle_of_longest_silence(said: _Said) -> int | None:
+    """Returns a sample of the longest silence inside what is said; a word begins after it."""
+    middle, longest = None, 0
+    for (silence, name), (sound, _) in itertools.pairwise(said.phonemes):
+        following = [start for start, _ in said.words if start > silence]
+        if phoneme_class(name) == SILENCE and following and sound - silence > longest:
+            middle = (silence + following[0]) // 2
+            longest = sound - silence
+    return middle
 
 
 def _resampled(samples: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from omni_avsr.files import read_rows
 from omni_avsr.toy.phones import SILENCE, Phoneme, phoneme_class
 
 
@@ -53,3 +54,14 @@ def times_row(video: str, words: Sequence[Word] | None) -> str:
             start, end = round(word.start, 3), round(word.end, 3)
             rows.append({"word": word.text, "start": start, "end": end})
     return json.dumps({"video": video, "words": rows}, ensure_ascii=False) + "\n"
+
+
+def word_times(labels: Path) -> dict[str, list[Word] | None]:
+    """Returns the words of each clip of a label file, by the id that `manifest.read` gives it."""
+    clips: dict[str, list[Word] | None] = {}
+    for row in read_rows(times_path(labels)):
+        name = str(Path(row["video"]).with_suffix(""))
+        clips[name] = None
+        if row["words"] is not None:
+            clips[name] = [Word(word["start"], word["end"], word["word"]) for word in row["words"]]
+    return clips

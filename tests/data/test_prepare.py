@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.face import render_face
 from omni_avsr.cli.app import app
 from omni_avsr.data import manifest
 from omni_avsr.data import prepare as preparing
@@ -24,6 +23,7 @@ from omni_avsr.media import streams
 from omni_avsr.media.faces import MODEL, MODEL_VARIABLE
 from omni_avsr.settings import PrepareSettings
 from omni_avsr.toy import lip_track, make_face
+from omni_avsr.toy.portrait import render_face
 from tests.support.heads import still_head
 
 TABLE = "Text:  HELLO THERE OLD {LG} FRIEND\nConf:  3\n\nWORD START END ASDSCORE\n"

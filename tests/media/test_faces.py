@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.face import render_face
 from omni_avsr.errors import InputError
 from omni_avsr.media import faces, mouth, speaker
 from omni_avsr.media.faces import Face
 from omni_avsr.toy import lip_track, make_face
+from omni_avsr.toy.portrait import render_face
 from tests.support.heads import FRAME_SIZE, as_landmarks, moving_head
 
 SHARED_DETECTOR = Path(__file__).parents[3] / "shared/models" / faces.MODEL

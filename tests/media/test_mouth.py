@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.face import render_face
 from omni_avsr.media import mouth
 from omni_avsr.media.faces import four_points
 from omni_avsr.toy import lip_track, make_face
+from omni_avsr.toy.portrait import render_face
 from tests.support.heads import FRAME_SIZE, as_landmarks, moving_head, still_head
 
 CENTRE = 47.5  # pixels, the middle of a crop

@@ -12,7 +12,7 @@ import pytest
 from omni_avsr import toy
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
-from omni_avsr.settings.shared import ToyOptions
+from omni_avsr.settings.shared import LANGUAGES, ToyOptions
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
 from omni_avsr.toy import corpus
 from omni_avsr.toy.clips import Shard, generate
@@ -107,6 +107,33 @@ def test_words_are_spelt_as_in_the_text_whatever_espeak_is_given():
     assert [word.text for word in clip.words] == texts[place].split()
 
 
+@needs_espeak
+def test_languages_take_turns_each_with_its_own_speakers():
+    clips = list(generate(Shard("open", "test", 0, 0, 10, language="multi")))
+    speakers = [clip.speaker.rpartition("-")[0] or "en" for clip in clips]
+    assert speakers == list(LANGUAGES) * 2
+    assert clips[0].id == "open-multi_test_000000"
+    (spanish,) = generate(Shard("open", "test", 0, 0, 1, language="es"))
+    assert spanish.id == "open-es_test_000000"
+    assert spanish.text == clips[1].text
+
+
+@needs_espeak
+def test_other_languages_are_said_faster_slower_and_with_pauses():
+    clips = list(generate(Shard("open", "test", 0, 0, 30, language="fr")))
+    gaps = []
+    for clip in clips:
+        if clip.words is not None:
+            gaps += [later.start - word.end for word, later in itertools.pairwise(clip.words)]
+    assert 0.2 < sum(gap > 0.25 for gap in gaps) / len(clips) < 0.6
+    assert max(gaps) < 1.2
+
+
+def test_a_world_that_is_english_is_refused_in_other_languages():
+    with pytest.raises(InputError, match="the grid world is in English, not in 'es'"):
+        corpus.cache_folder("grid", toy.corpus_sizes(10), language="es")
+
+
 def interrupt(what, done, total):
     raise KeyboardInterrupt
 
@@ -135,6 +162,9 @@ def test_a_cached_corpus_has_the_name_of_its_content(tmp_path, monkeypatch):
     assert folder == tmp_path / "toy-grid-b6fbdf688ac3"
     assert corpus.cache_folder("grid", sizes, seed=1) != folder
     assert corpus.cache_folder("grid", {**sizes, "test": 2}) != folder
+    russian = corpus.cache_folder("open", sizes, language="ru")
+    assert russian.name.startswith("toy-open-ru-")
+    assert corpus.cache_folder("open", sizes).name == "toy-open-0c67eb81e1a3"
 
 
 def test_a_world_that_runs_out_of_sentences_says_so():

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from benchmarks.face import render_face
 from omni_avsr.toy import draw_mouth, lip_track, make_face
 from omni_avsr.toy.looks import OPENING
+from omni_avsr.toy.portrait import render_face
 
 
 def seen(consonant):

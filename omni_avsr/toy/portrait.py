@@ -1,9 +1,12 @@
-"""A drawn face in colour, whose mouth centres are known: raw video for benchmarks and tests."""
+"""A drawn face in colour, whose mouth centres are known: raw video for recordings and tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from omni_avsr.toy.face import make_face
+from omni_avsr.toy.face import Face, make_face
 from omni_avsr.toy.motion import head_motion
 from omni_avsr.toy.mouth import mouth_polygons, paint, place
 
@@ -11,6 +14,7 @@ FRAME_SIZE = (288, 360)  # height and width in pixels
 BLINK_FRAMES = 4
 BLINKS_PER_FRAME = 1 / 75  # one in three seconds
 
+_STRETCH = 250  # frames that are prepared at once, so that long videos need little memory
 _SKINS = ((232, 190, 160), (205, 155, 120), (150, 105, 78), (100, 70, 52))  # RGB
 _HAIRS = ((40, 28, 20), (95, 65, 40), (190, 160, 100), (120, 120, 120))
 _EYES = ((70, 110, 150), (90, 60, 35), (80, 120, 80))
@@ -39,38 +43,77 @@ _EYE_RADII = {"eye": (14, 7), "iris": (6, 6), "pupil": (2.8, 2.8)}
 Colour = tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Portrait:
+    """A person in front of a wall, and how the head moves and the eyes blink."""
+
+    face: Face
+    colours: dict[str, Colour]
+    pose: np.ndarray  # (T, 2, 3); from pixels around the mouth to the picture
+    openness: np.ndarray  # (T,); of the eyes
+    background: np.ndarray  # (H, W, 3)
+
+    @property
+    def centres(self) -> np.ndarray:
+        """The mouth centre in each frame, x before y, in pixels: (T, 2)."""
+        return self.pose[:, :, 2]
+
+
+def make_portrait(
+    frames: int,
+    rng: np.random.Generator,
+    face: Face | None = None,
+    size: tuple[int, int] = FRAME_SIZE,
+) -> Portrait:
+    """Returns a random person for so many frames, with this face or a random one."""
+    height, width = size
+    face = face or make_face(rng)
+    colours = _palette(rng)
+    middle = np.array([width * 0.5, height * 0.68])
+    pose = head_motion(frames, middle, rng, scale=0.95)
+    openness = np.where(_is_blinking(frames, rng), 0.12, 1.0)
+    background = _backdrop(height, width, rng)
+    return Portrait(face, colours, pose, openness, background)
+
+
+def drawn(portrait: Portrait, track: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the RGB frames (H, W, 3) of a lip track (T, 6), one after the other."""
+    for first in range(0, len(track), _STRETCH):
+        stretch = slice(first, first + _STRETCH)
+        head = _head_polygons(portrait.openness[stretch])
+        mouth = mouth_polygons(track[stretch], portrait.face)
+        polygons = place(head | mouth, portrait.pose[stretch])
+        for index in range(len(track[stretch])):
+            frame = portrait.background.copy()
+            paint(frame, polygons, index, portrait.colours)
+            cv2.GaussianBlur(frame, (3, 3), 0.8, frame)
+            yield frame
+
+
 def render_face(track: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the RGB frames (T, 288, 360, 3) of a lip track (T, 6), and each mouth centre (T, 2).
 
     A centre is x before y, in pixels.
     """
     rng = np.random.default_rng(seed)
-    height, width = FRAME_SIZE
-    count = len(track)
-    face = make_face(rng)
-    colours = _palette(rng)
-    middle = np.array([width * 0.5, height * 0.68])
-    pose = head_motion(count, middle, rng, scale=0.95)
-    polygons = place(_head_polygons(count, rng) | mouth_polygons(track, face), pose)
-    background = _backdrop(height, width, rng)
-    frames = np.empty((count, height, width, 3), np.uint8)
-    for index, frame in enumerate(frames):
-        frame[:] = background
-        paint(frame, polygons, index, colours)
-        cv2.GaussianBlur(frame, (3, 3), 0.8, frame)
+    portrait = make_portrait(len(track), rng)
+    frames = np.stack(list(drawn(portrait, track)))
     noise = rng.integers(-4, 5, frames.shape, np.int8)
     noisy = np.clip(frames.astype(np.int16) + noise, 0, 255)
-    return noisy.astype(np.uint8), pose[:, :, 2]
+    return noisy.astype(np.uint8), portrait.centres
 
 
-def _head_polygons(frames: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Returns the parts of the head without the mouth, in drawing order: each (T, points, 2)."""
+def _head_polygons(openness: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the parts of the head without the mouth, in drawing order: each (T, points, 2).
+
+    The eyes are as open as told: (T,).
+    """
+    frames = len(openness)
     polygons = {name: _in_every_frame(_ellipse(*sizes), frames) for name, sizes in _HEAD.items()}
-    openness = np.where(_is_blinking(frames, rng), 0.12, 1.0)[:, None]  # (T, 1)
     for side, x in _EYE_X.items():
         for part, radii in _EYE_RADII.items():
             points = _in_every_frame(_ellipse(x, 0, *radii), frames)
-            points[:, :, 1] = points[:, :, 1] * openness + _EYE_Y
+            points[:, :, 1] = points[:, :, 1] * openness[:, None] + _EYE_Y
             polygons[f"{side} {part}"] = points
     return polygons
 

@@ -1,10 +1,9 @@
-"""The words and rules of the two text worlds.
+"""English: the commands of the grid world, and the sentences of the open world."""
 
-A rule is a list of entries, or a string of words if every entry is one word. {name} in an entry
-stands for any entry of the rule of that name.
-"""
+from omni_avsr.toy.grammar.rules import Repairs, Rules
 
-Rules = dict[str, str | list[str]]
+REPAIRS: Repairs = [(r"\ba(?= [aeiou])", "an")]
+REPAIRED = "an"
 
 GRID: Rules = {  # the commands of the GRID corpus: 64,000 sentences of six words
     "verb": "bin lay place set",
@@ -17,7 +16,7 @@ GRID: Rules = {  # the commands of the GRID corpus: 64,000 sentences of six word
     "sentence": ["{verb} {colour} {preposition} {letter} {digit} {adverb}"],
 }
 
-OPEN: Rules = {  # everyday sentences of over 500 words
+RULES: Rules = {  # everyday sentences of over 500 words
     "who": """
         mother father sister brother teacher doctor nurse farmer driver baker captain
         soldier student lawyer singer writer painter neighbour friend cousin uncle aunt boy
