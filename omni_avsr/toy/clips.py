@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from omni_avsr.toy.lips import lip_track
 from omni_avsr.toy.mouth import draw_mouth
 from omni_avsr.toy.phones import Phoneme
 from omni_avsr.toy.sentences import SPLITS, check, multi_sentences, pronounced, sentences
-from omni_avsr.toy.speech import speak
-from omni_avsr.toy.voices import speakers
+from omni_avsr.toy.speech import Spoken, speak
+from omni_avsr.toy.voices import Voice, speakers
 from omni_avsr.toy.words import Word
 
 # Speaking rates and pauses vary in all languages but English, whose corpus the shipped models know.
@@ -84,13 +84,8 @@ def _make_clip(shard: Shard, index: int, language: str, text: str) -> ToyClip:
     rng = np.random.default_rng([shard.seed, *place])
     voices = speakers(shard.split, language)
     voice = voices[rng.integers(len(voices))]
-    given, rates, pause = pronounced(text), None, 0.0
-    if shard.language != "en":
-        rates = RATES
-        if rng.random() < PAUSING:
-            pause = rng.uniform(*PAUSE)
-            given = with_comma(given, rng)
-    spoken = speak(given, voice.jittered(rng, rates), rng, pause)
+    say = say_evenly if shard.language == "en" else say_freely
+    spoken = say(text, voice, rng)
     face = face_of(voice.name)
     frames = len(spoken.audio) // SAMPLES_PER_VIDEO_FRAME
     track = lip_track(spoken.phonemes, frames, face, rng)
@@ -101,18 +96,34 @@ def _make_clip(shard: Shard, index: int, language: str, text: str) -> ToyClip:
         audio=spoken.audio,
         video=draw_mouth(track, face, rng),
         phonemes=spoken.phonemes,
-        words=spelt(text, spoken.words),
+        words=spoken.words,
     )
 
 
-def with_comma(text: str, rng: np.random.Generator) -> str:
+def say_evenly(text: str, voice: Voice, rng: np.random.Generator) -> Spoken:
+    """Returns the sentence at about the speaker's usual rate."""
+    spoken = speak(pronounced(text), voice.jittered(rng), rng)
+    return replace(spoken, words=_spelt(text, spoken.words))
+
+
+def say_freely(text: str, voice: Voice, rng: np.random.Generator) -> Spoken:
+    """Returns the sentence at any rate, and perhaps with a pause."""
+    voice = voice.jittered(rng, RATES)
+    given, pause = pronounced(text), 0.0
+    if rng.random() < PAUSING:
+        given, pause = _with_comma(given, rng), rng.uniform(*PAUSE)
+    spoken = speak(given, voice, rng, pause)
+    return replace(spoken, words=_spelt(text, spoken.words))
+
+
+def _with_comma(text: str, rng: np.random.Generator) -> str:
     """Returns the sentence with a comma, at which espeak pauses, after any word but the last."""
     said = text.split()
     said[rng.integers(len(said) - 1)] += ","
     return " ".join(said)
 
 
-def spelt(text: str, words: list[Word] | None) -> list[Word] | None:
+def _spelt(text: str, words: list[Word] | None) -> list[Word] | None:
     """Returns the words as in the text, and not as espeak was asked to pronounce them."""
     if words is None:
         return None

@@ -20,13 +20,13 @@ from omni_avsr.media import streams
 from omni_avsr.run import Progress, no_progress
 from omni_avsr.settings.shared import LANGUAGES, MULTI, WORLDS
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Row, Task
-from omni_avsr.toy.clips import PAUSE, PAUSING, RATES, spelt, with_comma
+from omni_avsr.toy.clips import say_freely
 from omni_avsr.toy.face import face_of
 from omni_avsr.toy.lips import lip_track
 from omni_avsr.toy.phones import SILENCE, phoneme_class
 from omni_avsr.toy.portrait import Portrait, drawn, make_portrait
-from omni_avsr.toy.sentences import check, pronounced, sentences
-from omni_avsr.toy.speech import Spoken, require_espeak, speak
+from omni_avsr.toy.sentences import check, sentences
+from omni_avsr.toy.speech import Spoken, require_espeak
 from omni_avsr.toy.voices import Voice, speakers
 from omni_avsr.toy.words import Word
 from omni_avsr.toy.workers import in_fresh_processes
@@ -290,14 +290,7 @@ def _say(stretch: _Stretch) -> list[Sentence]:
 def _say_one(recording: Recording, index: int, text: str) -> Sentence:
     rng = recording.rng(_SENTENCES, index)
     person = int(rng.integers(recording.people))
-    voice = recording.voices[person].jittered(rng, RATES)
-    given, pause = pronounced(text), 0.0
-    if rng.random() < PAUSING:
-        pause = rng.uniform(*PAUSE)
-        given = with_comma(given, rng)
-    spoken = speak(given, voice, rng, pause)
-    words = spelt(text, spoken.words)
-    return Sentence(text, person, Spoken(spoken.audio, spoken.phonemes, words))
+    return Sentence(text, person, say_freely(text, recording.voices[person], rng))
 
 
 def _is_sound(name: str) -> bool:
