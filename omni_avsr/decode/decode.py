@@ -72,9 +72,10 @@ class Decoder:
     def transcribe(
         self, features: Features, route: Route, beams: int, max_new_tokens: int | None
     ) -> list[Decoded]:
-        """The transcripts of clips whose features are known."""
+        """The transcripts of clips whose features are known, without endless repetitions."""
         batch = self.processor.batch(features, route).to(self.device)
         found = self.model.generate_with_scores(batch, beams, max_new_tokens)
+        found = found.without_loops(self.model.config.pad_token_id)
         if not found.scores.isfinite().all():
             raise InputError(f"{self.name} computes NaN or infinity: its weights may be damaged")
         texts = self.processor.batch_decode(found.ids)

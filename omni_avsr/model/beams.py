@@ -21,6 +21,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from omni_avsr.model.compress import sent
 
+FEWEST_REPEATS = 3  # of the end of a transcript that is a loop
+
 
 class Generated(NamedTuple):
     """The best transcript of each clip."""
@@ -28,6 +30,25 @@ class Generated(NamedTuple):
     ids: Tensor  # (B, new), ended by eos and padded
     scores: Tensor  # (B,) log-probability per token, eos included
     is_cut: Tensor  # (B,) whether it reached its limit without an end
+
+    def without_loops(self, pad: int) -> "Generated":
+        """The same, but what a transcript was repeating when its limit cut it stands there once."""
+        ids = self.ids.clone()
+        for row in self.is_cut.nonzero().flatten().tolist():
+            length = int((ids[row] != pad).sum())  # its limit, which others may exceed
+            ids[row, without_loop(ids[row, :length].tolist()) :] = pad
+        return self._replace(ids=ids)
+
+
+def without_loop(ids: Sequence[int]) -> int:
+    """How many ids are left when those that the end repeats stand there once."""
+    for period in range(1, len(ids) // FEWEST_REPEATS + 1):
+        looped = period
+        while looped < len(ids) and ids[-looped - 1] == ids[period - looped - 1]:
+            looped += 1
+        if looped >= FEWEST_REPEATS * period:
+            return len(ids) - looped + period
+    return len(ids)
 
 
 @dataclass

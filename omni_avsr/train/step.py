@@ -221,7 +221,8 @@ class Training(lightning.LightningModule):
                 found = self.model.generate_with_scores(
                     prefix, max_new_tokens=self.settings.max_new_tokens
                 )
-            transcripts = self.processor.batch_decode(found.ids)
+            said_once = found.without_loops(self.processor.config.pad_token_id)
+            transcripts = self.processor.batch_decode(said_once.ids)
             errors = total_errors(zip(batch.texts, transcripts, strict=True))
             self.validated[f"loss/{route.key}"].update(loss, len(batch.texts))
             self.validated[f"wer/{route.key}"].update(errors.wer, errors.words)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma3TextConfig, Lfm2Config
 
-from omni_avsr.model.beams import SharedSteps, beam_search
+from omni_avsr.model.beams import Generated, SharedSteps, beam_search, without_loop
 from omni_avsr.model.towers import build
 from tests.support.towers import llm_config, spread
 
@@ -158,3 +158,26 @@ def test_llms_with_other_layers_or_positions_score_what_one_pass_gives_them(conf
     if EOS in ids:
         ids = ids[: ids.index(EOS) + 1]
     assert scores[0].item() == pytest.approx(score(model, embeds, ids), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        ([4, 5, 6, 7, 6, 7, 6, 7], [4, 5, 6, 7]),
+        ([4, 6, 7, 6, 7, 6, 7, 6], [4, 6, 7]),  # cut within the loop
+        ([5, 5, 5, 5, 5], [5]),
+        ([4, 5, 4, 5], [4, 5, 4, 5]),  # twice may be meant
+        ([5, 5, 5, 6, 7], [5, 5, 5, 6, 7]),  # not at the end
+        ([4, 5, 6, 7, 4, 6, 5], [4, 5, 6, 7, 4, 6, 5]),
+        ([4], [4]),
+    ],
+)
+def test_what_the_end_repeats_stands_there_once(ids, kept):
+    assert ids[: without_loop(ids)] == kept
+
+
+def test_only_transcripts_that_were_cut_lose_their_loops():
+    ids = torch.tensor([[6, 7, 6, 7, 6, 7], [5, 5, 5, 5, 5, EOS], [4, 4, 4, PAD, PAD, PAD]])
+    found = Generated(ids, torch.zeros(3), torch.tensor([True, False, True]))
+    left = found.without_loops(PAD).ids.tolist()
+    assert left == [[6, 7, PAD, PAD, PAD, PAD], [5, 5, 5, 5, 5, EOS], [4, PAD, PAD, PAD, PAD, PAD]]

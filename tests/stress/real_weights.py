@@ -20,6 +20,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,8 @@ FORTUNES = "usr/share/games/fortunes"
 LIBRIVOX = "usr/share/pocketsphinx/test/data/librivox"
 
 TRAINING_PROMPTS = 500
-SENTENCES = 4500  # of fortunes, that are heard beside the prompts
+SENTENCES = 9000  # of fortunes, that are heard beside the prompts
+PROMPT_COPIES = 4  # of each prompt in the training set
 WORDS = range(3, 14)  # of a sentence
 LONGEST = 20  # seconds of a prompt
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -99,7 +101,7 @@ def main(
     rates: Annotated[str, typer.Option(help="Audio rates, a model each.")] = "4,16",
     steps: Annotated[
         int, typer.Option(help="Optimizer steps of the first; the others take a third of them.")
-    ] = 1600,
+    ] = 1200,
 ) -> None:
     """Prints the word error rates, or fails with what does not work."""
     silence_libraries()
@@ -170,7 +172,7 @@ class Lab:
         self.labels("train").parent.mkdir(exist_ok=True)
         write(held_out, self.labels("held_out"))
         write(librivox(self.unpacked), self.labels("librivox"))
-        write([*training, *spoken], self.labels("train"))
+        write([*repeated(training, PROMPT_COPIES), *spoken], self.labels("train"))
 
     def train(self, rate: int, steps: int, finer: int | None) -> None:
         """Trains the model of a rate from that of a finer one, or from a warm start."""
@@ -336,6 +338,12 @@ def split(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
         part = training if len(training) < TRAINING_PROMPTS else held_out
         part += [clip for clip in clips if clip.text == text]
     return training, held_out
+
+
+def repeated(clips: Sequence[Clip], copies: int) -> list[Clip]:
+    """The clips so many times, with other ids each time."""
+    times = range(copies)
+    return [replace(clip, id=f"{clip.id}-{number}") for number in times for clip in clips]
 
 
 def drawn(text: str) -> bytes:
