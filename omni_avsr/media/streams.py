@@ -110,6 +110,8 @@ def write_video(path: Path | str, frames: np.ndarray, audio: np.ndarray | None =
 def _encode_audio(container: OutputContainer, stream: av.AudioStream, audio: np.ndarray) -> None:
     frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
     frame.sample_rate = SAMPLE_RATE
+    # Without a time the file does not say that the encoder begins with silence of its own
+    frame.pts, frame.time_base = 0, Fraction(1, SAMPLE_RATE)
     container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 

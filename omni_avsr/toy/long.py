@@ -43,7 +43,6 @@ _STRETCH = 20  # sentences that a process says, about a minute and a quarter
 _PROCESSES = 2
 _SEAM = 3  # frames in which the lips go from rest to speech; a clip begins with three silent ones
 _ROOM_NOISE = 6.0  # RMS of the int16 samples
-_AAC_DELAY = 1024  # samples of silence that the encoder puts before the sound
 _SENSOR_NOISE = 3  # grey levels at most
 _TOLD_EVERY = 25  # frames
 _CAST, _PAUSES, _ROOM, _LIPS, _CAMERA, _SENTENCES = range(6)  # what is drawn at random
@@ -166,7 +165,7 @@ def write_recording(out: Path, recording: Recording, progress: Progress = no_pro
     write_text(video.with_suffix(".srt"), _subtitles(turns))
     write_text(video.with_suffix(".segments.jsonl"), as_lines(_segment_rows(scene, turns)))
     write_text(video.with_suffix(".words.jsonl"), as_lines(_word_rows(scene, turns)))
-    sound = _mixed(recording, turns)[_AAC_DELAY:]
+    sound = _mixed(recording, turns)
     pictures = cast(np.ndarray, _Pictures(scene, recording.rng(_CAMERA), progress))
     write_atomically(video, lambda part: streams.write_video(part, pictures, sound))
     return video

@@ -46,7 +46,7 @@ def read(stream):
 def test_a_damaged_file_is_read_to_its_end(whole, tmp_path, suffix, seed):
     content = whole("front.mp4" if suffix == "mp4" else f"a.{suffix}")
     file = tmp_path / f"x.{suffix}"
-    file.write_bytes(with_bursts(content, seed, bursts=3))
+    file.write_bytes(with_bursts(content, seed, bursts=10))
     frames, picture = read(streams.video_frames(file))
     blocks, sound = read(streams.audio_blocks(file))
     assert len(frames) == pytest.approx(SECONDS * VIDEO_FPS, abs=2)
@@ -148,7 +148,7 @@ def test_a_file_of_rubbish_frames_is_refused(whole, tmp_path):
     content[begin:] = random.Random(0).randbytes(len(content) - begin)
     file = write(tmp_path / "x.mp4", content)
     for stream in (streams.video_frames(file), streams.audio_blocks(file)):
-        with pytest.raises(InputError, match=r"x\.mp4 (cannot be read|is damaged)"):
+        with pytest.raises(InputError, match=r"x\.mp4 (cannot be read|is cut off|is damaged)"):
             list(stream)
 
 

@@ -252,6 +252,15 @@ def test_a_gap_in_the_sound_is_silence(tmp_path):
     assert sound[5 * 16_000 :].all()
 
 
+def test_sound_in_a_video_is_heard_when_it_was_written(tmp_path):
+    noise = np.random.default_rng(0).integers(-9000, 9000, 8000).astype(np.int16)
+    sound = np.concatenate([np.zeros(16_000, np.int16), noise])
+    streams.write_video(tmp_path / "a.mp4", np.zeros((37, 96, 96), np.uint8), sound)
+    heard = streams.read_audio(tmp_path / "a.mp4")
+    late = np.argmax(np.correlate(heard, noise.astype(np.float32), "valid")) - 16_000
+    assert abs(late) <= 16  # a millisecond
+
+
 def test_a_file_that_is_cut_off_is_read_to_its_end_and_then_refused(tmp_path):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (100, 96, 96), np.uint8)
