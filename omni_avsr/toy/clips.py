@@ -34,7 +34,7 @@ class ToyClip:
     audio: np.ndarray  # (S,) int16 at 16 kHz
     video: np.ndarray  # (T, 96, 96) uint8 at 25 fps
     phonemes: list[Phoneme]
-    words: list[Word] | None  # None if espeak joins words
+    words: list[Word]
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,6 @@ def _with_comma(text: str, rng: np.random.Generator) -> str:
     return " ".join(said)
 
 
-def _spelt(text: str, words: list[Word] | None) -> list[Word] | None:
+def _spelt(text: str, words: list[Word]) -> list[Word]:
     """Returns the words as in the text, and not as espeak was asked to pronounce them."""
-    if words is None:
-        return None
     return [word._replace(text=own) for word, own in zip(words, text.split(), strict=True)]

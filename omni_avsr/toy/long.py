@@ -138,15 +138,9 @@ class Turn:
         return self.first / VIDEO_FPS + self.sentence.sounds_until
 
     @property
-    def words(self) -> list[Word] | None:
+    def words(self) -> list[Word]:
         """When each word is said, in seconds of the recording."""
-        if self.sentence.spoken.words is None:
-            return None
-        shift = self.first / VIDEO_FPS
-        words = []
-        for start, end, text in self.sentence.spoken.words:
-            words.append(Word(start + shift, end + shift, text))
-        return words
+        return [word.later(self.first / VIDEO_FPS) for word in self.sentence.spoken.words]
 
 
 def write_recording(out: Path, recording: Recording, progress: Progress = no_progress) -> Path:
@@ -346,17 +340,11 @@ def _segment_rows(scene: Scene, turns: Sequence[Turn]) -> list[Row]:
 
 
 def _word_rows(scene: Scene, turns: Sequence[Turn]) -> list[Row]:
-    """Returns a row for each word; its times are None where espeak joins words of the sentence."""
+    """Returns a row for each word."""
     rows: list[Row] = []
     for turn in turns:
         speaker = scene.voices[turn.sentence.person].name
-        if turn.words is None:
-            for text in turn.sentence.text.split():
-                rows.append({"start": None, "end": None, "word": text, "speaker": speaker})
-            continue
-        for start, end, text in turn.words:
-            times = {"start": round(start, 3), "end": round(end, 3)}
-            rows.append({**times, "word": text, "speaker": speaker})
+        rows += [{**word.as_row(), "speaker": speaker} for word in turn.words]
     return rows
 
 

@@ -46,7 +46,7 @@ class Spoken:
 
     audio: np.ndarray  # (S,) int16 at 16 kHz
     phonemes: list[Phoneme]
-    words: list[Word] | None  # None if espeak joins words, and says "in the" as one
+    words: list[Word]
 
 
 def speak(text: str, voice: Voice, rng: np.random.Generator, pause: float = 0.0) -> Spoken:
@@ -78,7 +78,9 @@ def speak(text: str, voice: Voice, rng: np.random.Generator, pause: float = 0.0)
     phonemes = []
     for index, (_, name) in enumerate(said.phonemes):
         phonemes.append(Phoneme(times[index], times[index + 1], name))
-    starts = {place: time_of(position) for position, place in said.words}
+    starts: dict[int, float] = {}
+    for position, place in said.words:
+        starts.setdefault(place, time_of(position))  # of words said as one, that of the first
     return Spoken(audio, phonemes, timed_words(text, starts, phonemes))
 
 

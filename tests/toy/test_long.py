@@ -89,13 +89,12 @@ def test_both_people_speak_and_pause_between_sentences(turns):
 
 @needs_espeak
 def test_words_lie_inside_their_sentence(turns):
-    timed = [turn for turn in turns if turn.words is not None]
-    assert timed
-    for turn in timed:
-        edges = [edge for word in turn.words for edge in (word.start, word.end)]
+    assert turns
+    for turn in turns:
+        edges = [edge for word in turn.words for edge in (word.start, word.end) if edge]
         assert edges == sorted(edges)
         assert abs(edges[0] - turn.start) < 0.1
-        assert abs(edges[-1] - turn.end) < 0.01
+        assert turn.words[-1].end is None or abs(edges[-1] - turn.end) < 0.01
 
 
 @needs_espeak

@@ -81,10 +81,21 @@ def test_a_pause_moves_what_is_said_after_it_and_is_silent():
 
 
 @needs_espeak
-def test_there_are_no_times_where_espeak_says_two_words_as_one():
-    assert (
-        speak("tom is in the house", speakers("train")[0], np.random.default_rng(0)).words is None
-    )
+def test_only_where_it_begins_is_known_where_espeak_says_two_words_as_one():
+    words = speak("tom is in the house", speakers("train")[0], np.random.default_rng(0)).words
+    tom, _, first, joined, house = words
+    assert [word.text for word in words] == ["tom", "is", "in", "the", "house"]
+    assert tom.end < first.start < house.start
+    assert first.end is joined.start is joined.end is None
+
+
+@needs_espeak
+def test_of_two_words_that_begin_at_one_place_the_first_begins_there():
+    words = speak("it was too much today", speakers("train")[0], np.random.default_rng(0)).words
+    was, too, much, today = words[1:]
+    assert too.start == pytest.approx(was.end)
+    assert (too.end, much.start, much.end) == (None, None, None)
+    assert today.start > too.start + 0.2
 
 
 @needs_espeak
