@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -19,6 +20,8 @@ from omni_avsr.decode.decode import load_decoder
 from omni_avsr.errors import InputError
 from omni_avsr.files import as_lines, read_rows
 from omni_avsr.measure.evaluate import decode_file
+from omni_avsr.model import Features
+from omni_avsr.model.beams import Generated
 from omni_avsr.run import finish_run, start_run
 from omni_avsr.settings import CheckpointOptions, DecodeSettings, EvaluateSettings
 from omni_avsr.tasks import CLEAN, SAMPLES_PER_VIDEO_FRAME, Condition, Route, Task
@@ -334,6 +337,19 @@ def count_decoded(monkeypatch, killed_in_batch=None):
 
     monkeypatch.setattr(decoding, "_decode_batch", counted)
     return decoded
+
+
+def test_what_a_transcript_repeats_at_its_limit_is_kept_once(monkeypatch):
+    decoder = load_decoder(CheckpointOptions(checkpoint="tiny"))
+    said, repeated = decoder.processor.tokenizer(["set blue", "now"], add_special_tokens=False)[
+        "input_ids"
+    ]
+    found = Generated(torch.tensor([said + 5 * repeated]), torch.zeros(1), torch.tensor([True]))
+    monkeypatch.setattr(decoder.model, "generate_with_scores", lambda *_: found)
+    sound = Features(audio=torch.zeros(1, 8, 1), audio_lengths=torch.tensor([8]))
+    (decoded,) = decoder.transcribe(sound, Route(Task.ASR, 4, None), 1, None)
+    assert decoded.text == "set blue now"
+    assert decoded.is_cut
 
 
 def test_killed_decoding_is_resumed(settings, tmp_path):

@@ -9,7 +9,7 @@ users would.
 python -m tests.stress.real_weights FOLDER
 
 What is in the folder already is not fetched or trained again. Needs pip, apt-get and dpkg-deb, the
-extras gguf, quantize and toy, and 2 GB of disk.
+extras gguf, quantize and toy, and 4 GB of disk.
 """
 
 import gzip
