@@ -5,7 +5,8 @@ from pathlib import Path
 
 from omni_avsr.run import is_trained
 
-TINY = "tiny"  # the small model that ships with the package; its towers are tiny-audio and so on
+TINY = "tiny"  # a small model that ships with the package, as do towers whose names begin with it
+SHIPPED_MODELS = {TINY: "omni-avsr-st", f"{TINY}-multi": "omni-avsr-st-multi"}  # and their folders
 
 
 def chosen_model(checkpoint: str | None) -> str:
@@ -30,7 +31,7 @@ def is_toy(model: str) -> bool:
     """Whether a model knows the toy world only: its encoders are those of the package."""
     config = Path(model) / "config.json"
     if not config.is_file():
-        return model == TINY
+        return model in SHIPPED_MODELS
     try:
         towers = json.loads(config.read_text(encoding="utf-8"))["towers"]
         names = [towers[kind]["name"] for kind in ("audio", "video") if towers.get(kind)]

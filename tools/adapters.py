@@ -1,4 +1,4 @@
-"""Stage 3: a trained omni-avsr-st on the tiny towers, in half precision."""
+"""Trained models of omni-avsr-st on the tiny towers, in half precision."""
 
 import json
 from collections.abc import Mapping
@@ -12,44 +12,46 @@ from omni_avsr.files import write_text
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.towers import checksum
 from tools.augment import Noise
-from tools.corpus import Corpus
+from tools.corpus import Clips, Corpus
 from tools.encoders import FOLDERS
 from tools.loop import Plan, Result, train
-from tools.reading import affordable, reading_loss, show_result, word_errors
+from tools.reading import Lesson, reading_loss, show_result, word_errors
 
-NAME = "omni-avsr-st"
-TOWERS = {**FOLDERS, "llm": "tiny-m"}
+METHOD = "omni-avsr-st"
+MODELS = {METHOD: "tiny-m", f"{METHOD}-multi": "tiny-multi"}  # and the language model of each
 AUDIO_RATES, VIDEO_RATES = (4, 16), (2, 5)
 MEASURED_RATES = [(4, 2), (16, 5)]
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def adapt(corpus: Corpus, held_out: Mapping[str, Corpus], plan: Plan, out: Path) -> Result:
+def adapt(name: str, clips: Clips, held_out: Mapping[str, Corpus], plan: Plan, out: Path) -> Result:
     """Trains adapters and projectors, writes their folder, and returns the result."""
     torch.manual_seed(plan.seed)
-    model = new_model(out)
-    modules = nn.ModuleDict({"model": model}).to(corpus.device)
+    model = new_model(name, out)
+    modules = nn.ModuleDict({"model": model}).to(clips.device)
     processor = OmniAVSRProcessor.of(model)
-    clips = affordable(corpus, model, plan)
-    loss = reading_loss(model, processor, corpus.texts, plan.seed)
+    loss = reading_loss(model, processor, clips.texts, plan, Lesson())
     result = train(plan, modules, loss, clips, Noise())
-    save(model, out)
-    shipped = OmniAVSR.from_pretrained(out / NAME)  # in half precision
-    shipped.to(corpus.device)  # type: ignore[arg-type]
+    save(name, model, out)
+    shipped = OmniAVSR.from_pretrained(out / name)  # in half precision
+    shipped.to(clips.device)  # type: ignore[arg-type]
     result["wer"] = word_errors(shipped, processor, held_out, MEASURED_RATES)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     result["parameters"] = sum(weight.numel() for weight in trained)
-    show_result(NAME, result)
+    show_result(name, result)
     return result
 
 
-def new_model(out: Path) -> OmniAVSR:
-    """Returns a new omni-avsr-st on the towers of this folder."""
+def towers(name: str) -> dict[str, str]:
+    """Returns the folders of a model's towers."""
+    return {**FOLDERS, "llm": MODELS[name]}
+
+
+def new_model(name: str, out: Path) -> OmniAVSR:
+    """Returns a new model on the towers of this folder."""
     return OmniAVSR.from_towers(
-        audio=out.resolve() / TOWERS["audio"],
-        video=out.resolve() / TOWERS["video"],
-        llm=out.resolve() / TOWERS["llm"],
-        method=NAME,
+        **{kind: out.resolve() / folder for kind, folder in towers(name).items()},
+        method=METHOD,
         audio_rates=AUDIO_RATES,
         video_rates=VIDEO_RATES,
         lora_rank=16,
@@ -60,18 +62,18 @@ def new_model(out: Path) -> OmniAVSR:
     )
 
 
-def save(model: OmniAVSR, out: Path) -> None:
+def save(name: str, model: OmniAVSR, out: Path) -> None:
     """Writes the model in half precision; its towers are the folders beside it."""
-    folder = out / NAME
+    folder = out / name
     model.save_pretrained(folder)
     for path in folder.rglob("*.safetensors"):
         _halve(path)
     for path in folder.rglob("adapter_config.json"):
         _edit(path, base_model_name_or_path=None)
-    towers = {}
-    for kind, name in TOWERS.items():
-        towers[kind] = {"name": f"../{name}", "revision": None, "sha256": checksum(out / name)}
-    _edit(folder / "config.json", towers=towers)
+    origins = {}
+    for kind, tower in towers(name).items():
+        origins[kind] = {"name": f"../{tower}", "revision": None, "sha256": checksum(out / tower)}
+    _edit(folder / "config.json", towers=origins)
 
 
 def _halve(path: Path) -> None:

@@ -4,18 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from omni_avsr.tasks import Condition, Route
-from tools.adapters import NAME
+from tools.adapters import MODELS
+from tools.corpus import SETS
 from tools.encoders import FOLDERS
 from tools.language_models import SIZES
 from tools.loop import Result
 
 Results = Mapping[str, Result]  # of each stage
-ACCURACIES = {
-    "known": "known voices",
-    "unknown": "unknown voices",
-    "known_0dB": "known, 0 dB",
-    "unknown_0dB": "unknown, 0 dB",
-}
 
 
 def card(results: Results, out: Path) -> str:
@@ -24,7 +19,7 @@ def card(results: Results, out: Path) -> str:
         towers=_tower_table(results, out),
         frames=_frame_table(results),
         reading=_wer_table(results, SIZES),
-        shipped=_wer_table(results, [NAME]),
+        shipped=_wer_table(results, MODELS),
         **results["corpus"],
     )
 
@@ -42,12 +37,11 @@ def _tower_table(results: Results, out: Path) -> str:
 def _frame_table(results: Results) -> str:
     rows = []
     for name in FOLDERS.values():
-        cells = []
-        for key in ACCURACIES:
-            accuracy = results[name].get(key)
-            cells.append("" if accuracy is None else f"{100 * accuracy:.1f} %")
-        rows.append([name, *cells])
-    return _table(["folder", *ACCURACIES.values()], rows)
+        for condition, ending in {"clean": "", "babble 0 dB": "_0dB"}.items():
+            shares = [results[name].get(f"{of}{ending}") for of in SETS]
+            if None not in shares:
+                rows.append([name, condition, *(f"{100 * share:.1f}" for share in shares)])
+    return _table(["folder", "sound", *SETS], rows)
 
 
 def _wer_table(results: Results, models: Iterable[str]) -> str:
@@ -61,7 +55,7 @@ def _wer_table(results: Results, models: Iterable[str]) -> str:
             cells.setdefault((model, Route.from_row(row)), {})[column] = row["wer"]
     rows = []
     for (model, route), wers in cells.items():
-        rows.append([model, route, *(wers[column] for column in columns)])
+        rows.append([model, route, *(wers.get(column, "") for column in columns)])
     return _table(["model", "task (rates)", *columns], rows)
 
 
@@ -76,29 +70,34 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 TEMPLATE = """# Tiny towers
 
 Small towers of an audio-visual language model, for tests, demos and lessons: an audio encoder like
-Whisper, a video encoder like AV-HuBERT, three language models like Llama with one tokenizer, and a
-trained `omni-avsr-st` on both encoders and `tiny-m`. The weights are in half precision, and
-`SHA256SUMS` has the checksums. The models only know the toy corpus of omni-avsr. They were trained
-from random weights and without recordings of people. License: Apache-2.0.
+Whisper, a video encoder like AV-HuBERT, and four language models like Llama: `tiny-s`, `tiny-m` and
+`tiny-l` with one English tokenizer, and `tiny-multi`, which knows English, Spanish, French, Italian
+and Russian. Beside them are two trained models: `omni-avsr-st` on `tiny-m`, and
+`omni-avsr-st-multi` on `tiny-multi`. The weights are in half precision, and `SHA256SUMS` has the
+checksums. The models only know the toy corpus of omni-avsr. They were trained from random weights
+and without recordings of people. License: Apache-2.0.
 
 {towers}
 
 ## Data
 
-{clips} clips of the toy corpus ({hours} hours; world `{world}`, seed {seed}).
-The sentences come from two grammars: half are six-word commands with letters, half are open
-sentences from over 500 words. espeak-ng says them in several voices, and a drawn mouth moves with
-them. The figures below are measured on {held_out} clips per set, whose sentences were never seen in
-training. In `grid` and `open` the speakers were never seen either.
+The encoders were trained on {clips} clips of the toy corpus, half of them English, and the language
+models on {read} others, two thirds of them English (seed {seed}). The sentences come from grammars:
+`grid` is six-word commands with letters, and `open` and the other languages are open sentences from
+about 500 words each. espeak-ng says them in many voices, the open ones at 0.8 to 1.4 times a
+voice's usual rate and with pauses, and a drawn mouth moves with them. The figures below are
+measured on {held_out} clips per set, whose sentences and speakers were never met in training.
 
 ## Training
 
-- Encoders: the phoneme of every frame, with cross-entropy through a head that is thrown away. 65 %
-  of the clips have babble of six other clips at -5 to 20 dB. Stretches of clips are hidden, crops
-  are shifted and mirrored, and the light changes.
+- Audio encoder: the phoneme of every frame, with cross-entropy through a head that is thrown away.
+  65 % of the clips have babble of six other clips at -5 to 20 dB, and stretches are hidden.
+- Video encoder: its front end learns the lip parameters and the phoneme of single frames, those of
+  a fifth of the clips; crops are shifted and mirrored, and the light changes. Then it is frozen,
+  and the transformer behind it learns the phoneme of every frame.
 - Language models: all parameters are trained, on features of the frozen encoders and through
-  projectors that are thrown away. They learn all three tasks at audio rates 1 to 16 and video rates
-  1 to 5, and some plain text.
+  projectors that are thrown away. They learn ASR first and then all three tasks, at audio rates 2
+  to 16 and video rates 1 to 5, and some plain text.
 - `omni-avsr-st`: LoRA of rank 16 on all linear layers, shared and per task, and projectors for the
   audio rates 4 and 16 and the video rates 2 and 5.
 
@@ -107,7 +106,7 @@ AdamW with warm-up and cosine decay, gradients clipped at 1, bf16. To reproduce:
 
 ## Figures
 
-Share of frames whose phoneme is named, on {held_out} clips:
+Share of frames whose phoneme is named, in %:
 
 {frames}
 
@@ -123,6 +122,6 @@ The shipped adapters, loaded from these files:
 ## Limits
 
 Voices are synthetic and lips are drawn, so the models do not understand recordings of people. They
-know one language, {words} words, sentences of two grammars, and clips of at most 16 seconds. The
-figures are those of one seed.
+know the sentences of a few grammars, and clips of at most 16 seconds. The figures are those of one
+seed.
 """

@@ -8,7 +8,7 @@ normalised on the device.
 import copy
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from omni_avsr.errors import InputError
 from omni_avsr.model import Features, Media
+from omni_avsr.model.avhubert import REACH
 from omni_avsr.model.compress import length_mask
 from omni_avsr.model.config import IGNORED
+from omni_avsr.settings.shared import LANGUAGES
 from omni_avsr.tasks import (
     CROP_SIZE,
     FRAME_RATES,
@@ -36,8 +38,45 @@ UPLOAD = 512  # clips that go to the device together
 POOL = 16  # batches that are sorted by length together
 SHOW_EVERY = 5  # seconds
 
+ENGLISH = ("grid", "open")
+OTHERS = LANGUAGES[1:]
+SETS = {  # world and language of each set of clips
+    "grid": ("grid", "en"),
+    "open": ("open", "en"),
+    **{language: ("open", language) for language in OTHERS},
+}
+
 # Encoder frames of each modality per video frame.
 FRAME_FACTORS = {modality: rate // VIDEO_FPS for modality, rate in FRAME_RATES.items()}
+
+
+def sets_to_watch(clips: int) -> dict[str, int]:
+    """Returns how many clips of each set the encoders learn from: half of them are English."""
+    return {
+        **dict.fromkeys(ENGLISH, clips // 4),
+        **dict.fromkeys(OTHERS, clips // 2 // len(OTHERS)),
+    }
+
+
+def sets_to_read(clips: int) -> dict[str, int]:
+    """Returns how many clips of each set the language models learn from."""
+    others = clips // 3 // len(OTHERS)
+    return {"grid": clips // 6, "open": clips // 2, **dict.fromkeys(OTHERS, others)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """How clips are made."""
+
+    seed: int
+    processes: int
+
+    def clips(self, sets: Mapping[str, int], split: str, shift: int = 0) -> Iterator[ToyClip]:
+        """Yields so many clips of each set; another shift of the seed gives other clips."""
+        seed = self.seed + shift
+        for name, count in sets.items():
+            world, language = SETS[name]
+            yield from generate_shards(world, split, count, seed, self.processes, language)
 
 
 @dataclass(frozen=True)
@@ -53,13 +92,18 @@ class ClipBatch:
 class Clips:
     """The clips of a corpus, in batches of similar lengths."""
 
-    def __init__(self, texts: list[str], lengths: list[int], device: torch.device):
-        self.texts = texts
-        self.lengths = lengths  # video frames
+    texts: list[str]
+    lengths: list[int]  # video frames
+    labels: dict[str, list[Tensor]]  # phoneme class of each encoder frame, of each clip
+
+    def __init__(self, device: torch.device):
+        self.texts = []
+        self.lengths = []
+        self.labels = {modality: [] for modality in MODALITIES}
         self.device = device
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.lengths)
 
     def batches(self, size: int, seed: int | None) -> list[list[int]]:
         """Returns all clips in batches, in random order if there is a seed."""
@@ -77,29 +121,39 @@ class Clips:
         """Returns these clips: clean and cropped to the middle, or with random noise."""
         raise NotImplementedError
 
+    def targets(self, batch: ClipBatch, modality: str) -> Tensor:
+        """Returns the class of each encoder frame, IGNORED where a clip is padded: (B, T)."""
+        rows = [self.labels[modality][clip].long() for clip in batch.clips]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        return padded.to(self.device)
+
 
 class Corpus(Clips):
-    """Clips as media, and the phoneme class of each of their frames."""
+    """Clips as media, or only as what is heard or seen of them."""
 
-    def __init__(self, clips: Iterable[ToyClip], total: int, device: torch.device):
-        super().__init__([], [], device)
-        self.modalities: tuple[str, ...] = MODALITIES  # of a batch
-        parts: list[_Part] = []
+    def __init__(
+        self,
+        clips: Iterable[ToyClip],
+        device: torch.device,
+        modalities: Collection[str] = MODALITIES,
+    ):
+        super().__init__(device)
+        self.modalities = modalities
+        self.lips: list[Tensor] = []  # (T, 6) lip parameters
+        parts: dict[str, list[Tensor]] = {modality: [] for modality in modalities}
         started = shown = time.monotonic()
-        for some in _chunks(clips, UPLOAD):
-            parts.append(_Part.of(some, device))
-            self.texts += [clip.text for clip in some]
-            self.lengths += [len(clip.video) for clip in some]
+        for some in chunks(clips, UPLOAD):
+            _refuse_unequal(some)
+            self._describe(some)
+            for modality in modalities:
+                joined = np.concatenate([getattr(clip, modality) for clip in some])
+                parts[modality].append(torch.from_numpy(joined).to(device))
             now = time.monotonic()
-            if now - shown > SHOW_EVERY or len(self) == total:
+            if now - shown > SHOW_EVERY:
                 shown = now
-                console.print(f"corpus: {len(self)}/{total} clips, {now - started:.0f} s")
-        self.audio = torch.cat([part.audio for part in parts])  # (640 * frames,) int16
-        self.video = torch.cat([part.video for part in parts])  # (frames, 96, 96) uint8
-        self.labels = {
-            modality: torch.cat([part.labels[modality] for part in parts])
-            for modality in MODALITIES
-        }
+                console.print(f"corpus: {len(self)} clips, {now - started:.0f} s")
+        # Samples (640 * frames,) in int16 and mouths (frames, 96, 96) in uint8.
+        self.media = {modality: torch.cat(joined) for modality, joined in parts.items()}
         self.starts = list(itertools.accumulate(self.lengths, initial=0))  # video frames
 
     def only(self, modality: str) -> "Corpus":
@@ -107,6 +161,16 @@ class Corpus(Clips):
         narrow = copy.copy(self)
         narrow.modalities = (modality,)
         return narrow
+
+    def _describe(self, clips: Sequence[ToyClip]) -> None:
+        for clip in clips:
+            self.texts.append(clip.text)
+            self.lengths.append(len(clip.video))
+            self.lips.append(torch.from_numpy(clip.lips).float())
+            for modality, labels in self.labels.items():
+                frames = FRAME_FACTORS[modality] * len(clip.video)
+                classes = frame_labels(clip.phonemes, frames, FRAME_RATES[modality])
+                labels.append(torch.from_numpy(classes.astype(np.uint8)))
 
     def batch(self, clips: list[int], seed: int, noise: Noise | None) -> ClipBatch:
         random = torch.Generator(self.device).manual_seed(seed)
@@ -120,30 +184,15 @@ class Corpus(Clips):
         media = Media(audio, frames * SAMPLES_PER_VIDEO_FRAME, video, frames)
         return ClipBatch(clips, lengths, media)
 
-    def targets(self, batch: ClipBatch, modality: str) -> Tensor:
-        """Returns the class of each encoder frame, IGNORED where a clip is padded: (B, T)."""
-        factor = FRAME_FACTORS[modality]
-        longest = max(batch.lengths) * factor
-        labels = self.labels[modality]
-        places = self._places(batch.clips, longest, factor)
-        classes = labels[places.clamp(max=len(labels) - 1)].long()
-        lengths = torch.tensor(batch.lengths, device=self.device) * factor
-        return classes.masked_fill(~length_mask(lengths, longest), IGNORED)
-
-    def _places(self, clips: list[int], longest: int, factor: int = 1) -> Tensor:
-        """Returns where the frames of the clips lie, which may be beyond a clip's end: (B, T)."""
-        starts = torch.tensor([self.starts[clip] for clip in clips], device=self.device)
-        frames = torch.arange(longest, device=self.device)
-        return starts[:, None] * factor + frames
-
     def _audio(
         self, clips: list[int], frames: Tensor, noise: Noise | None, random: torch.Generator
     ) -> Tensor:
         """Returns normalised waveforms (B, S)."""
         longest = int(frames.max())
-        samples = self.audio.view(-1, SAMPLES_PER_VIDEO_FRAME)
-        places = self._places(clips, longest).clamp(max=len(samples) - 1)
-        audio = samples[places].float() / 32768  # (B, T, 640)
+        samples = self.media["audio"].view(-1, SAMPLES_PER_VIDEO_FRAME)
+        starts = torch.tensor([self.starts[clip] for clip in clips], device=self.device)
+        places = starts[:, None] + torch.arange(longest, device=self.device)  # (B, T)
+        audio = samples[places.clamp(max=len(samples) - 1)].float() / 32768  # (B, T, 640)
         audio = (audio * length_mask(frames, longest)[..., None]).flatten(1)
         if noise is not None:
             audio = add_babble(audio, frames, noise, random)
@@ -162,7 +211,7 @@ class Corpus(Clips):
             crops = random_crops(len(clips), random)
         video = torch.zeros(len(clips), longest, CROP_SIZE, CROP_SIZE, device=self.device)
         for row, clip, crop in zip(video, clips, crops, strict=True):
-            mouths = self.video[self.starts[clip] : self.starts[clip + 1]]
+            mouths = self.media["video"][self.starts[clip] : self.starts[clip + 1]]
             row[: len(mouths)] = crop.of(mouths)
         video = (video / 255 - PIXEL_MEAN) / PIXEL_STD
         if augment:
@@ -170,39 +219,36 @@ class Corpus(Clips):
         return video * length_mask(frames, longest)[..., None, None]
 
 
-@dataclass(frozen=True)
-class Source:
-    """How corpora are made."""
+class Frames(Clips):
+    """Every frame of a corpus as a clip of its own: a window of the frames around it.
 
-    seed: int
-    processes: int
-    device: torch.device
+    Neighbouring frames look alike, so a front end learns more from single frames of many clips than
+    from whole clips.
+    """
 
-    def generate(self, world: str, split: str, *counts: int) -> list[Corpus]:
-        """Returns consecutive parts of a split; they share no sentence."""
-        clips = generate_shards(world, split, sum(counts), self.seed, self.processes)
-        corpora = []
-        for count in counts:
-            part = itertools.islice(clips, count)
-            corpora.append(Corpus(part, count, self.device))
-        return corpora
+    def __init__(self, corpus: Corpus):
+        super().__init__(corpus.device)
+        self.mouths = corpus.media["video"]
+        self.lengths = [1] * len(self.mouths)
+        self.lips = torch.cat(corpus.lips).to(corpus.device)  # (frames, 6)
+        self.classes = torch.cat(corpus.labels["video"]).long().to(corpus.device)  # (frames,)
+        lengths = torch.tensor(corpus.lengths, device=corpus.device)
+        starts = torch.tensor(corpus.starts[:-1], device=corpus.device)
+        self.first = starts.repeat_interleave(lengths)  # of the frame's clip
+        self.last = (starts + lengths - 1).repeat_interleave(lengths)
 
-
-@dataclass(frozen=True)
-class _Part:
-    """Some clips in one piece, on the device."""
-
-    audio: Tensor  # (640 * frames,)
-    video: Tensor  # (frames, 96, 96)
-    labels: dict[str, Tensor]  # of the encoder frames of each modality
-
-    @classmethod
-    def of(cls, clips: Sequence[ToyClip], device: torch.device) -> "_Part":
-        _refuse_unequal(clips)
-        labels = {name: _labels(clips, name).to(device) for name in MODALITIES}
-        audio = _joined([clip.audio for clip in clips])
-        video = _joined([clip.video for clip in clips])
-        return cls(audio.to(device), video.to(device), labels)
+    def batch(self, clips: list[int], seed: int, noise: Noise | None) -> ClipBatch:
+        random = torch.Generator(self.device).manual_seed(seed)
+        frames = torch.tensor(clips, device=self.device)[:, None]  # (N, 1)
+        places = frames + torch.arange(-REACH, REACH + 1, device=self.device)  # (N, 5)
+        inside = (places >= self.first[frames]) & (places <= self.last[frames])
+        mouths = self.mouths[places.clamp(0, len(self.mouths) - 1)]  # (N, 5, 96, 96)
+        crops = [CENTRE] * len(clips) if noise is None else random_crops(len(clips), random)
+        cropped = torch.stack([crop.of(mouth) for mouth, crop in zip(mouths, crops, strict=True)])
+        windows = (cropped / 255 - PIXEL_MEAN) / PIXEL_STD
+        if noise is not None:
+            windows = relight(windows, random)
+        return ClipBatch(clips, [1] * len(clips), Media(video=windows * inside[..., None, None]))
 
 
 def _refuse_unequal(clips: Sequence[ToyClip]) -> None:
@@ -214,20 +260,8 @@ def _refuse_unequal(clips: Sequence[ToyClip]) -> None:
         raise InputError(f"audio and video are not equally long in the clips {', '.join(wrong)}")
 
 
-def _labels(clips: Sequence[ToyClip], modality: str) -> Tensor:
-    labels = []
-    for clip in clips:
-        frames = FRAME_FACTORS[modality] * len(clip.video)
-        classes = frame_labels(clip.phonemes, frames, FRAME_RATES[modality])
-        labels.append(classes.astype(np.uint8))
-    return _joined(labels)
-
-
-def _joined(arrays: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays))
-
-
-def _chunks(clips: Iterable[ToyClip], size: int) -> Iterator[list[ToyClip]]:
+def chunks(clips: Iterable[ToyClip], size: int) -> Iterator[list[ToyClip]]:
+    """Yields the clips in lists of this length."""
     remaining = iter(clips)
     while True:
         chunk = list(itertools.islice(remaining, size))

@@ -1,13 +1,12 @@
-"""Stage 2: one tokenizer, and three language models that can read the features of the encoders.
+"""Language models that can read the features of the encoders, and their tokenizers.
 
-A language model of text is slow to learn to read a prefix of features. So the three learn it here,
-with all their parameters, at every rate, in noise, and from audio, video and both. The projectors,
+A language model of text is slow to learn to read a prefix of features. So these learn it here, with
+all their parameters, at every rate, in noise, and from audio, video and both. The projectors,
 markers and task tokens that they learn with are thrown away afterwards.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,56 +17,55 @@ from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import plain
 from tools.augment import Noise
-from tools.corpus import Clips, Corpus
+from tools.corpus import ENGLISH, SETS, Clips, Corpus
 from tools.encoders import FOLDERS
 from tools.loop import Plan, Result, train
-from tools.reading import affordable, reading_loss, show_result, word_errors
+from tools.reading import Lesson, reading_loss, show_result, word_errors
 from tools.tokenizer import new_tokenizer
+
+HEAD = 32  # numbers of an attention head, for which serving engines have kernels
 
 
 class Size(NamedTuple):
-    """A language model, and what it takes of the stage."""
+    """A language model, and what it reads."""
 
     width: int
     layers: int
     feed_forward: int
-    heads: int
-    share: float  # of the stage's time
+    pieces: int = 1024  # of its tokenizer, at most
+    sets: Sequence[str] = ENGLISH
 
 
 SIZES = {
-    "tiny-s": Size(width=96, layers=2, feed_forward=256, heads=4, share=0.15),
-    "tiny-m": Size(width=192, layers=3, feed_forward=512, heads=4, share=0.55),
-    "tiny-l": Size(width=208, layers=4, feed_forward=544, heads=4, share=0.3),
+    "tiny-s": Size(width=96, layers=2, feed_forward=256),
+    "tiny-m": Size(width=160, layers=3, feed_forward=432),
+    "tiny-l": Size(width=256, layers=4, feed_forward=688),
+    "tiny-multi": Size(width=192, layers=3, feed_forward=512, pieces=3072, sets=tuple(SETS)),
 }
-AUDIO_RATES = tuple(range(1, 17))
+AUDIO_RATES = tuple(range(2, 17))
 VIDEO_RATES = tuple(range(1, 6))
 MEASURED_RATES = [(4, 2)]
-TEXT_EVERY = 4  # steps, one of which also learns text without media
+LESSON = Lesson(text_every=4, only_hears=0.3)
 
 
 def pretrain(
-    sizes: Sequence[str], corpus: Corpus, held_out: Mapping[str, Corpus], plan: Plan, out: Path
-) -> Iterator[tuple[str, Result]]:
-    """Trains the models one after another, writes their folders, and yields their results."""
-    tokenizer = plan.work / "tokenizer"
+    size: str, clips: Clips, held_out: Mapping[str, Corpus], plan: Plan, out: Path
+) -> Result:
+    """Trains a language model, writes its folder, and returns its result."""
+    torch.manual_seed(plan.seed)
+    shape = SIZES[size]
+    tokenizer = plan.work / f"tokenizer-{shape.pieces}"
     if not tokenizer.is_dir():
-        new_tokenizer(corpus.texts, tokenizer)
-    clips: Clips | None = None
-    for size in sizes:
-        torch.manual_seed(plan.seed)
-        shutil.copytree(tokenizer, out / size, dirs_exist_ok=True)
-        reader, processor = new_reader(size, out)
-        modules = nn.ModuleDict({"reader": reader}).to(corpus.device)
-        if clips is None:
-            clips = affordable(corpus, reader, plan)
-        own = replace(plan, name=size, seconds=plan.seconds * SIZES[size].share)
-        loss = reading_loss(reader, processor, corpus.texts, plan.seed, TEXT_EVERY)
-        result = train(own, modules, loss, clips, Noise())
-        result["wer"] = word_errors(reader, processor, held_out, MEASURED_RATES)
-        result["parameters"] = save(reader, out / size)
-        show_result(size, result)
-        yield size, result
+        new_tokenizer(clips.texts, shape.pieces, tokenizer)
+    shutil.copytree(tokenizer, out / size, dirs_exist_ok=True)
+    reader, processor = new_reader(size, out)
+    modules = nn.ModuleDict({"reader": reader}).to(clips.device)
+    loss = reading_loss(reader, processor, clips.texts, plan, LESSON)
+    result = train(plan, modules, loss, clips, Noise())
+    result["wer"] = word_errors(reader, processor, held_out, MEASURED_RATES)
+    result["parameters"] = save(reader, out / size)
+    show_result(size, result)
+    return result
 
 
 def new_reader(size: str, out: Path) -> tuple[OmniAVSR, OmniAVSRProcessor]:
@@ -97,7 +95,7 @@ def llm_config(size: str, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
         hidden_size=shape.width,
         intermediate_size=shape.feed_forward,
         num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
+        num_attention_heads=shape.width // HEAD,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,

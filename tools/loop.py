@@ -1,4 +1,4 @@
-"""The training loop of the tiny towers: it has a budget in seconds or steps and can be resumed."""
+"""The training loop of the tiny towers: it takes so many steps and can be resumed."""
 
 import math
 import time
@@ -19,8 +19,7 @@ from tools.terminal import console
 SAVE_EVERY = 60  # seconds
 SHOW_EVERY = 5  # seconds
 WARMUP_STEPS = 50
-WARMUP_SHARE = 0.03  # of the budget
-FIRST_RATE = 0.02  # share of the peak learning rate in the first step
+WARMUP_SHARE = 0.03  # of the steps
 LARGEST_NORM = 1.0  # of the gradient of each module
 
 # Takes a batch and the number of the step. The value named "loss" is minimised, others are shown.
@@ -34,8 +33,7 @@ class Plan:
 
     name: str
     work: Path  # folder of its checkpoint
-    seconds: float
-    steps: int | None  # takes the place of the seconds
+    steps: int
     batch: int  # clips
     peak: float  # learning rate
     seed: int
@@ -45,9 +43,11 @@ class Plan:
     def checkpoint(self) -> Path:
         return self.work / f"{self.name}.pt"
 
-    def share_spent(self, step: int, seconds: float) -> float:
-        """Returns how much of the budget is spent, 1 at the end."""
-        return step / self.steps if self.steps else seconds / self.seconds
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step: a warm-up, then a cosine to zero."""
+        warmup = max(WARMUP_STEPS, WARMUP_SHARE * self.steps)
+        cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
+        return self.peak * min(1, (step + 1) / warmup) * cosine
 
 
 @dataclass
@@ -70,11 +70,7 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def train(plan: Plan, modules: nn.ModuleDict, loss_of: Loss, clips: Clips, noise: Noise) -> Result:
-    """Trains the modules until the budget is spent and returns what it took.
-
-    A checkpoint of the plan is resumed. The learning rate follows the share of the budget that is
-    spent, so a stage of any length ends at zero.
-    """
+    """Trains the modules and returns what it took; a checkpoint of the plan is resumed."""
     groups = optimizer_groups(modules.parameters(), plan.weight_decay)
     optimizer = torch.optim.AdamW(groups, plan.peak, betas=(0.9, 0.98), fused=True)
     clock = _resume(plan, modules, optimizer, clips.device)
@@ -82,15 +78,12 @@ def train(plan: Plan, modules: nn.ModuleDict, loss_of: Loss, clips: Clips, noise
     saved = time.monotonic()
     steps_per_epoch = math.ceil(len(clips) / plan.batch)
     order: list[list[int]] = []
-    while True:
-        spent = plan.share_spent(clock.step, clock.seconds)
-        if spent >= 1:
-            break
+    while clock.step < plan.steps:
         epoch, place = divmod(clock.step, steps_per_epoch)
         if place == 0 or not order:
             order = clips.batches(plan.batch, plan.seed + epoch)
         for group in optimizer.param_groups:
-            group["lr"] = plan.peak * _share_of_peak(spent, clock.step)
+            group["lr"] = plan.rate(clock.step)
         batch = clips.batch(order[place], plan.seed * 1_000_003 + clock.step, noise)
         losses = _update(modules, optimizer, loss_of, batch, clock.step, clips.device)
         clock.step += 1
@@ -126,17 +119,6 @@ def _update(
     return {name: value.detach() for name, value in losses.items()}
 
 
-def _share_of_peak(spent: float, step: int) -> float:
-    """Returns the share of the peak learning rate: a warm-up, then a cosine to zero.
-
-    The warm-up lasts some steps and some of the budget, whichever is longer.
-    """
-    by_steps = (step + 1) / WARMUP_STEPS
-    by_budget = spent / WARMUP_SHARE + FIRST_RATE
-    cosine = (1 + math.cos(math.pi * spent)) / 2
-    return min(1, by_steps, by_budget) * cosine
-
-
 class _Display:
     """Shows the mean losses since it last did so, every few seconds."""
 
@@ -163,7 +145,7 @@ class _Display:
     def _show(self, passed: float) -> None:
         clock = self.clock
         steps = clock.step - self.first
-        spent = self.plan.share_spent(clock.step, clock.seconds)
+        spent = clock.step / self.plan.steps
         means = [f"{name} {float(value) / steps:.3f}" for name, value in self.sums.items()]
         console.print(
             f"{self.plan.name}: {spent:4.0%} step {clock.step}, {steps / passed:.1f} steps/s,",

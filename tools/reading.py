@@ -1,6 +1,7 @@
 """How a model learns to read the features of the encoders, and how many words it gets wrong."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +15,7 @@ from omni_avsr.tasks import Condition, Route, Task
 from omni_avsr.text import total_errors
 from omni_avsr.train.step import routes_of_step
 from tools.augment import ZERO_DB
-from tools.corpus import ClipBatch, Clips, Corpus
-from tools.encoded import EncodedCorpus
+from tools.corpus import ClipBatch, Corpus
 from tools.loop import Loss, Plan, Result
 from tools.terminal import console
 
@@ -34,37 +34,38 @@ def encode(model: OmniAVSR, batch: ClipBatch) -> Features:
     return batch.features or model.encode(batch.media)
 
 
-def affordable(corpus: Corpus, model: OmniAVSR, plan: Plan) -> Clips:
-    """Returns the corpus itself on a GPU, and its features on a CPU, which encodes too slowly."""
-    if corpus.device.type == "cuda":
-        return corpus
-    return EncodedCorpus(corpus, lambda batch: encode(model, batch), plan.work / "encoded.pt")
+@dataclass(frozen=True)
+class Lesson:
+    """What a model learns besides the paper's step: one audio and one video rate, all tasks."""
+
+    text_every: int = 0  # steps, one of which learns the transcripts as plain text, too
+    only_hears: float = 0.0  # share of the steps, at the beginning, that learn ASR only
 
 
 def reading_loss(
     model: OmniAVSR,
     processor: OmniAVSRProcessor,
     texts: Sequence[str],
-    seed: int,
-    text_every: int = 0,
+    plan: Plan,
+    lesson: Lesson,
 ) -> Loss:
-    """Returns the loss of the paper's step: one audio and one video rate, all tasks.
-
-    Every `text_every` steps the LLM also learns the transcripts as plain text.
-    """
+    """Returns the loss of a step."""
 
     def loss_of(clips: ClipBatch, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((seed, step))
+        rng = np.random.default_rng((plan.seed, step))
         features = encode(model, clips)
         said = [texts[clip] for clip in clips.clips]
+        routes = routes_of_step(model.config, "sampled", rng)
+        if step < lesson.only_hears * plan.steps:
+            routes = [route for route in routes if route.task == Task.ASR]
         losses: dict[str, Tensor] = {}
-        total = torch.zeros((), device=model.device)
-        for route in routes_of_step(model.config, "sampled", rng):
+        for route in routes:
             batch = processor.batch(features, route, said).to(model.device)
-            loss = model(batch).loss
-            losses[route.task] = loss
-            total = total + TASK_WEIGHTS[route.task] / len(TASK_WEIGHTS) * loss
-        if text_every and step % text_every == 0:
+            losses[route.task] = model(batch).loss
+        weights = {task: TASK_WEIGHTS[task] for task in losses}
+        weighted = [weight * losses[task] for task, weight in weights.items()]
+        total = torch.stack(weighted).sum() / len(losses)
+        if lesson.text_every and step % lesson.text_every == 0:
             total = total + TEXT_WEIGHT * text_loss(model.llm, processor, said)
         return {**losses, "loss": total}
 

@@ -12,7 +12,7 @@ from omni_avsr.errors import InputError
 from omni_avsr.measure.phantom import Phantoms
 from omni_avsr.model import Media, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
 from omni_avsr.model.adapters import adapter_names
-from omni_avsr.model.towers import locate
+from omni_avsr.model.towers import locate_model
 from omni_avsr.run import read_run
 from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Row, Task
 
@@ -85,13 +85,14 @@ def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = No
         model = OmniAVSR(config)
     phantoms = Phantoms()
     phantoms.adopt(model)
+    places = _places(config, Path(locate_model(name)))
     costs = [route_cost(model, processor, route, phantoms) for route in config.routes()]
     return ModelFacts(
         checkpoint=name,
         tasks=[*map(Task, config.tasks)],
         audio_rates=list(config.audio_rates),
         video_rates=list(config.video_rates),
-        towers=_places(config, Path(locate(name))) | {kind: str(moved[kind]) for kind in moved},
+        towers=places | {kind: str(tower) for kind, tower in moved.items()},
         adapters=sorted(getattr(model.llm, "peft_config", {})),
         parameters=parameters(model),
         costs=costs,
@@ -102,7 +103,7 @@ def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = No
 def saved_config(name: str | Path) -> OmniAVSRConfig:
     """The config of a model's folder or hub id, without its weights."""
     try:
-        return OmniAVSRConfig.from_pretrained(locate(name))
+        return OmniAVSRConfig.from_pretrained(locate_model(name))
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(

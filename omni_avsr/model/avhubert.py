@@ -175,6 +175,10 @@ class AVHubertEncoder(PreTrainedModel):
             if self.config.blank_padding:
                 video = video * valid[..., None, None]
         vectors = self.frontend(video.to(self.dtype), true_frames)  # (B, T, 88, 88) -> (B, T, C)
+        return self.in_context(vectors, valid)
+
+    def in_context(self, vectors: Tensor, valid: Tensor | None) -> Tensor:
+        """Features (B, T, D) of the front end's vectors (B, T, C); valid (B, T) marks true ones."""
         seen = self.video_proj(vectors)  # (B, T, D)
         heard = torch.zeros_like(seen)
         fused = self.fused_proj(self.layer_norm(torch.cat([heard, seen], -1)))

@@ -31,7 +31,16 @@ from omni_avsr.model import adapters
 from omni_avsr.model.config import OmniAVSRConfig
 from omni_avsr.model.precision import Dtypes, of_tower
 from omni_avsr.model.quantize import quantization_of
-from omni_avsr.model.towers import KINDS, Origin, build, checksum, find, locate, saved_name, verify
+from omni_avsr.model.towers import (
+    KINDS,
+    Origin,
+    build,
+    checksum,
+    find,
+    locate_model,
+    saved_name,
+    verify,
+)
 from omni_avsr.model.vocabulary import embedded_ids
 
 if TYPE_CHECKING:
@@ -139,7 +148,7 @@ def load(
 
 def _folder(name: str | Path, options: dict[str, Any]) -> Path:
     """The folder itself, one that ships with the package, or one downloaded from the hub."""
-    name = locate(name)
+    name = locate_model(name)
     if Path(name).is_dir():
         return Path(name)
     try:

@@ -23,7 +23,7 @@ from transformers import (
 from omni_avsr.errors import InputError
 from omni_avsr.model.batch import Batch, Features, Media
 from omni_avsr.model.config import IGNORED, PLACEHOLDERS, OmniAVSRConfig
-from omni_avsr.model.towers import find, locate, read_tokenizer
+from omni_avsr.model.towers import find, locate, locate_model, read_tokenizer
 from omni_avsr.model.vocabulary import add_special_tokens
 from omni_avsr.tasks import (
     CROP_SIZE,
@@ -67,7 +67,7 @@ class OmniAVSRProcessor(ProcessorMixin):
         Its tokenizer is the LLM's if the folder has none; towers={"llm": folder} says where a
         moved LLM is now.
         """
-        name = locate(name)
+        name = locate_model(name)
         options = {key: value for key, value in hub.items() if key in HUB_OPTIONS}
         config = OmniAVSRConfig.from_pretrained(name, **options)
         if Path(name).is_dir() and not _has_tokenizer(Path(name)):

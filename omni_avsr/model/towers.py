@@ -25,6 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import CONFIG_NAME, cached_file
 
+from omni_avsr.choice import SHIPPED_MODELS
 from omni_avsr.errors import InputError
 from omni_avsr.model.avhubert import AVHubertEncoder
 from omni_avsr.model.gguf import as_folder, is_gguf, readable, where
@@ -64,22 +65,32 @@ class Origin(TypedDict):
     sha256: str | None  # the checksum of the folder or file
 
 
+def locate_model(name: str | Path) -> str | Path:
+    """The folder of a model that ships with the package; any other name unchanged."""
+    if Path(name).is_dir() or name not in SHIPPED_MODELS:
+        return locate(name)
+    return _shipped(SHIPPED_MODELS[str(name)])
+
+
 def locate(name: str | Path) -> str | Path:
-    """The folder of a tower or model that ships with the package; any other name unchanged."""
+    """The folder of a tower that ships with the package; any other name unchanged."""
     if Path(name).is_dir() or is_gguf(name):
         return name
-    if name == "tiny" or str(name).startswith("tiny-"):
-        shipped = SHIPPED / ("omni-avsr-st" if name == "tiny" else name)
-        if not shipped.is_dir():
-            raise InputError(
-                f"{name} is not in this installation; `python -m tools.tiny_towers` in a clone "
-                "makes it"
-            )
-        return shipped
+    if str(name).startswith("tiny-"):
+        return _shipped(str(name))
     looks_like_a_path = str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
     if looks_like_a_path:
         raise InputError(f"there is no folder {name}")
     return name
+
+
+def _shipped(name: str) -> Path:
+    folder = SHIPPED / name
+    if not folder.is_dir():
+        raise InputError(
+            f"{name} is not in this installation; `python -m tools.tiny_towers` in a clone makes it"
+        )
+    return folder
 
 
 def build(

@@ -18,7 +18,7 @@ from omni_avsr.toy.speech import Spoken, speak
 from omni_avsr.toy.voices import Voice, speakers
 from omni_avsr.toy.words import Word
 
-# Speaking rates and pauses vary in all languages but English, whose corpus the shipped models know.
+# Speaking rates and pauses vary in all worlds but the grid.
 RATES = (0.8, 1.4)  # of the speaker's usual rate
 PAUSING = 0.3  # share of the clips with a pause
 PAUSE = (0.2, 0.7)  # seconds
@@ -33,6 +33,7 @@ class ToyClip:
     speaker: str
     audio: np.ndarray  # (S,) int16 at 16 kHz
     video: np.ndarray  # (T, 96, 96) uint8 at 25 fps
+    lips: np.ndarray  # (T, 6) lip parameters
     phonemes: list[Phoneme]
     words: list[Word]
 
@@ -84,7 +85,7 @@ def _make_clip(shard: Shard, index: int, language: str, text: str) -> ToyClip:
     rng = np.random.default_rng([shard.seed, *place])
     voices = speakers(shard.split, language)
     voice = voices[rng.integers(len(voices))]
-    say = say_evenly if shard.language == "en" else say_freely
+    say = say_evenly if shard.world == "grid" else say_freely
     spoken = say(text, voice, rng)
     face = face_of(voice.name)
     frames = len(spoken.audio) // SAMPLES_PER_VIDEO_FRAME
@@ -95,6 +96,7 @@ def _make_clip(shard: Shard, index: int, language: str, text: str) -> ToyClip:
         speaker=voice.name,
         audio=spoken.audio,
         video=draw_mouth(track, face, rng),
+        lips=track,
         phonemes=spoken.phonemes,
         words=spoken.words,
     )

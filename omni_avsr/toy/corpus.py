@@ -24,7 +24,7 @@ from omni_avsr.toy.speech import require_espeak
 from omni_avsr.toy.words import times_path, times_row
 from omni_avsr.toy.workers import in_fresh_processes
 
-GENERATOR_VERSION = 2  # raise it with every change of a sample, a pixel or a word
+GENERATOR_VERSION = 3  # raise it with every change of a sample, a pixel or a word
 SHARD = 100  # clips, about ten seconds of work
 MOST_PROCESSES = 8  # by default
 
