@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, LlamaConfig, WhisperConfig
 
 from omni_avsr.model import AVHubertConfig, Batch, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import plain
+from omni_avsr.model.avhubert import Block, FrontEnd
 from omni_avsr.model.omni import OmniAVSROutput
 from omni_avsr.model.towers import locate
 from omni_avsr.run import silence_libraries
@@ -30,6 +31,7 @@ SECONDS = (2.0, 2.4, 3.0, 3.6, 4.0, 4.6, 5.2, 6.0)
 SENTENCE = "place red at g nine now set white by k two please lay green in"
 WORDS_PER_SECOND = 2.6
 GEMM_SIZE = 1536
+PASSES = 3  # of a step
 PUBLISHED = {
     "mask_padding": False,
     "keep_tail": False,
@@ -38,11 +40,36 @@ PUBLISHED = {
 }
 
 
+class PublishedFrontEnd(FrontEnd):
+    """Computes padded frames too, all at once, with each BatchNorm after its convolution."""
+
+    def forward(self, video: Tensor, valid: Tensor) -> Tensor:
+        hidden = self.relu3d(self.bn3d(self.conv3d(video[:, None])))  # (B, C, T, H, W)
+        images = hidden.transpose(1, 2).flatten(0, 1)
+        images = self.pool(images)
+        for stage in self.trunk:
+            for block in stage:
+                images = self._block(block, images)
+        return images.mean((2, 3)).unflatten(0, video.shape[:2])
+
+    @staticmethod
+    def _block(block: Block, x: Tensor) -> Tensor:
+        hidden = block.relu1(block.bn1(block.conv1(x)))
+        hidden = block.bn2(block.conv2(hidden))
+        shortcut = x
+        for layer in block.downsample:
+            shortcut = layer(shortcut)
+        return block.relu2(hidden + shortcut)
+
+
 class PublishedWay(OmniAVSR):
     """The same model, doing the work of the published code.
 
-    It computes the logits of every position, and its BatchNorm is in training mode.
+    It computes the logits of every position, and keeps them until all passes of a step are done.
+    Its front end is plain, and its BatchNorm in training mode when it trains.
     """
+
+    logits: Sequence[Tensor] = ()  # of the last passes
 
     def train(self, mode: bool = True) -> "PublishedWay":
         super().train(mode)
@@ -60,6 +87,7 @@ class PublishedWay(OmniAVSR):
             use_cache=False,
         )
         logits = llm.get_output_embeddings()(decoded.last_hidden_state).float()
+        self.logits = [*self.logits, logits][-PASSES:]
         predictions = logits[:, :-1].contiguous().flatten(0, 1)
         assert batch.labels is not None
         labels = batch.labels[:, 1:].flatten().to(predictions.device)
@@ -101,6 +129,8 @@ def model_and_processor(
     tokenizer = AutoTokenizer.from_pretrained(locate("tiny-m"))
     kind = PublishedWay if published else OmniAVSR
     model = kind.from_towers(audio, video, llm, tokenizer=tokenizer, **chosen)
+    if published:
+        plain(model.video_encoder).frontend.__class__ = PublishedFrontEnd
     return model, OmniAVSRProcessor(tokenizer, model.config)
 
 

@@ -61,7 +61,7 @@ def published(labels: Path) -> TrainSettings:
         noise_probability=6 / 7,  # six ratios and clean
         audio_mask=0.4,
         video_mask=0.4,
-        cache_copies=0,  # the video encoder is trained, so features change
+        cache_copies=0,  # every epoch hears and sees the clips in other noise
     )
 
 

@@ -49,8 +49,11 @@ def towers(name: str) -> dict[str, str]:
 
 def new_model(name: str, out: Path) -> OmniAVSR:
     """Returns a new model on the towers of this folder."""
+    folders = towers(name)
     return OmniAVSR.from_towers(
-        **{kind: out.resolve() / folder for kind, folder in towers(name).items()},
+        audio=out.resolve() / folders["audio"],
+        video=out.resolve() / folders["video"],
+        llm=out.resolve() / folders["llm"],
         method=METHOD,
         audio_rates=AUDIO_RATES,
         video_rates=VIDEO_RATES,

@@ -158,7 +158,7 @@ def front_end_vectors(encoder: AVHubertEncoder, batch: ClipBatch) -> Features:
     assert video is not None
     assert lengths is not None
     with autocast(video.device):
-        vectors = encoder.frontend(video, length_mask(lengths, video.shape[1]))
+        vectors = encoder.vectors(video, length_mask(lengths, video.shape[1]))
     return Features(video=vectors, video_lengths=lengths)
 
 
@@ -195,7 +195,7 @@ def pretrain_video(
     def in_context(batch: ClipBatch) -> Tensor:
         assert batch.features is not None
         values, lengths = batch.features.of("video")
-        return encoder.in_context(values, length_mask(lengths, values.shape[1]))
+        return encoder.in_context(values, ~length_mask(lengths, values.shape[1]))
 
     learned = nn.ModuleDict(
         {name: part for name, part in encoder.named_children() if name != "frontend"}

@@ -58,16 +58,15 @@ def reading_loss(
         routes = routes_of_step(model.config, "sampled", rng)
         if step < lesson.only_hears * plan.steps:
             routes = [route for route in routes if route.task == Task.ASR]
-        losses: dict[str, Tensor] = {}
+        losses: dict[Task, Tensor] = {}
         for route in routes:
             batch = processor.batch(features, route, said).to(model.device)
             losses[route.task] = model(batch).loss
-        weights = {task: TASK_WEIGHTS[task] for task in losses}
-        weighted = [weight * losses[task] for task, weight in weights.items()]
+        weighted = [TASK_WEIGHTS[task] * loss for task, loss in losses.items()]
         total = torch.stack(weighted).sum() / len(losses)
         if lesson.text_every and step % lesson.text_every == 0:
             total = total + TEXT_WEIGHT * text_loss(model.llm, processor, said)
-        return {**losses, "loss": total}
+        return {**{str(task): loss for task, loss in losses.items()}, "loss": total}
 
     return loss_of
 

@@ -164,9 +164,10 @@ class Rehearsal:
             self._autocast(not before),
             self.phantoms.measured() as spent,
         ):
-            features = self.model.encode(media)
             if before:
-                features = _stored(features)
+                features = _stored(self.model.encode_frozen(media))
+            else:
+                features = self.model.encode(media)
         return features, spent
 
     def _batch(self, clips: Clips, step: "_Step") -> TrainingBatch:
@@ -262,8 +263,11 @@ class _Step(Training):
 
     def _features(self, batch: TrainingBatch) -> Features:
         if batch.features is not None:
-            features = batch.features
-            self.features = sum(features.of(name)[0].nbytes for name in features.modalities)
+            given = batch.features
+            with self.phantoms.measured() as rest:
+                features = super()._features(batch)
+            self.features = sum(given.of(name)[0].nbytes for name in given.modalities)
+            self.features += rest.after - rest.before
             return features
         with self.phantoms.measured() as self.encoders:
             features = super()._features(batch)

@@ -163,25 +163,26 @@ class AVHubertEncoder(PreTrainedModel):
 
         padding_mask (B, T) is True at frames that are padding. On the CPU, no GPU is waited for.
         """
+        valid = torch.ones(video.shape[:2], dtype=torch.bool)
+        if padding_mask is not None:
+            valid = ~padding_mask
+        return self.in_context(self.vectors(video, valid), padding_mask)
+
+    def vectors(self, video: Tensor, valid: Tensor) -> Tensor:
+        """The front end's vectors (B, T, C) of video; valid (B, T) marks the true frames."""
         if video.shape[2:] != (CROP_SIZE, CROP_SIZE):
             size = tuple(video.shape[2:])
             raise InputError(f"video frames are {size} pixels, {CROP_SIZE} x {CROP_SIZE} expected")
-        if padding_mask is None:
-            valid = None
-            true_frames = torch.ones(video.shape[:2], dtype=torch.bool)
-        else:
-            true_frames = ~padding_mask
-            valid = sent(true_frames, video.device)
-            if self.config.blank_padding:
-                video = video * valid[..., None, None]
-        vectors = self.frontend(video.to(self.dtype), true_frames)  # (B, T, 88, 88) -> (B, T, C)
-        return self.in_context(vectors, valid)
+        if self.config.blank_padding:
+            video = video * sent(valid, video.device)[..., None, None]
+        return self.frontend(video.to(self.dtype), valid)
 
-    def in_context(self, vectors: Tensor, valid: Tensor | None) -> Tensor:
-        """Features (B, T, D) of the front end's vectors (B, T, C); valid (B, T) marks true ones."""
+    def in_context(self, vectors: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Features (B, T, D) of the front end's vectors (B, T, C)."""
         seen = self.video_proj(vectors)  # (B, T, D)
         heard = torch.zeros_like(seen)
         fused = self.fused_proj(self.layer_norm(torch.cat([heard, seen], -1)))
+        valid = None if padding_mask is None else sent(~padding_mask, vectors.device)
         return self.encoder(fused, attention_mask=valid).last_hidden_state
 
 

@@ -170,6 +170,12 @@ class OmniAVSRConfig(PreTrainedConfig):
         needed = {modality for task in self.tasks for modality in Task(task).modalities}
         return tuple(modality for modality in MODALITIES if modality in needed)
 
+    def frozen_width(self, modality: str) -> int:
+        """The numbers of a frame that leave the encoder's layers before the first trained one."""
+        if modality == "video" and self.video_lora_rank:
+            return self.video_config.resnet_widths[-1]
+        return getattr(self, f"{modality}_config").hidden_size
+
     @property
     def longest_sound(self) -> int | None:
         """Samples of the longest sound that the audio encoder takes; None if no task hears."""

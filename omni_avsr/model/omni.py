@@ -4,7 +4,7 @@ A forward pass is one route: a task at one rate per modality. The features of th
 shared by all routes of a step: call `encode` once and make each batch from its result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 from omni_avsr import methods
 from omni_avsr.errors import InputError
 from omni_avsr.model import adapters, checkpoint, towers
+from omni_avsr.model.avhubert import AVHubertEncoder
 from omni_avsr.model.batch import Batch, Features, Media
 from omni_avsr.model.beams import Generated, beam_search
 from omni_avsr.model.compress import (
@@ -194,6 +195,12 @@ class OmniAVSR(PreTrainedModel):
         encoder = getattr(self, f"{modality}_encoder")
         return None if encoder is None else adapters.plain(encoder)
 
+    @property
+    def _video_encoder(self) -> AVHubertEncoder:
+        encoder = self._encoder("video")
+        assert isinstance(encoder, AVHubertEncoder)
+        return encoder
+
     def _embeddings(self) -> nn.Embedding:
         embeddings = adapters.plain(self.llm).get_input_embeddings()
         assert isinstance(embeddings, nn.Embedding)
@@ -226,6 +233,29 @@ class OmniAVSR(PreTrainedModel):
             video, video_lengths = self._encode_video(media.video, media.video_lengths)
         return Features(audio, audio_lengths, video, video_lengths)
 
+    def encode_frozen(self, media: Media) -> Features:
+        """What the encoders' layers before the first trained one make of media.
+
+        It can be computed once and kept. With a LoRA in the video encoder the video is the vectors
+        of its front end; without, these are the features.
+        """
+        if media.video is None or not self.config.video_lora_rank:
+            return self.encode(media)
+        lengths = _or_full(media.video_lengths, media.video)
+        valid = length_mask(lengths, media.video.shape[1])
+        vectors = self._video_encoder.vectors(media.video, valid)
+        heard = self.encode(replace(media, video=None))
+        return replace(heard, video=vectors, video_lengths=lengths)
+
+    def encode_rest(self, frozen: Features) -> Features:
+        """The features, from what `encode_frozen` has made of media."""
+        if frozen.video is None or not self.config.video_lora_rank:
+            return frozen
+        encoder = self._video_encoder
+        vectors, lengths = frozen.of("video")
+        vectors = vectors.to(encoder.dtype)
+        return replace(frozen, video=_in_groups(encoder.in_context, vectors, lengths))
+
     def _encode_audio(self, audio: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor]:
         padded = self.config.audio_context == "padded"
         exact = self.config.exact_audio_length
@@ -243,13 +273,7 @@ class OmniAVSR(PreTrainedModel):
     def _encode_video(self, video: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         frames = _or_full(lengths, video)  # (B,)
         assert self.video_encoder is not None
-        groups = group_by_length(frames, video.device)
-        parts = []
-        for rows, longest in groups:
-            padding = ~length_mask(frames[rows], longest)
-            mask = padding if padding.any() else None
-            parts.append(self.video_encoder(video[rows, :longest], mask))
-        return ungroup(parts, groups), frames
+        return _in_groups(self.video_encoder, video, frames), frames
 
     # Features to the LLM's inputs
 
@@ -504,6 +528,18 @@ def merge_media(embeds: Tensor, places: Tensor, tokens: Tensor, modality: str) -
             "batch and rates do not match"
         )
     return embeds.masked_scatter(sent(places, embeds.device)[..., None], tokens)
+
+
+def _in_groups(
+    encode: Callable[[Tensor, Tensor | None], Tensor], values: Tensor, lengths: Tensor
+) -> Tensor:
+    """The features (B, T, D) of values (B, T, ...); rows of similar length are encoded together."""
+    groups = group_by_length(lengths, values.device)
+    parts = []
+    for rows, longest in groups:
+        padding = ~length_mask(lengths[rows], longest)
+        parts.append(encode(values[rows, :longest], padding if padding.any() else None))
+    return ungroup(parts, groups)
 
 
 def _or_full(lengths: Tensor | None, clips: Tensor) -> Tensor:

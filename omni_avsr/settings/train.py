@@ -263,11 +263,6 @@ class TrainSettings(
         yield from MethodOptions.problems(self)
         if self.valid_share is not None and not 0 < self.valid_share < 1:
             yield f"valid {self.valid} is no share: more than 0% and less than 100% is one"
-        if self.cache_copies and self.video_lora_rank and self._sees:
-            yield (
-                "cached features and a trained video encoder exclude each other: "
-                "set cache_copies to 0"
-            )
         if self.strategy == "fsdp" and self.quantize:
             yield (
                 f"strategy fsdp cannot shard an LLM in {self.quantize}: use ddp, or leave quantize "
@@ -277,11 +272,6 @@ class TrainSettings(
             yield f"devices {self.devices!r} is neither a number from 1 nor auto"
         if (self.data is None) != (self.valid is None):
             yield "give both data and valid, or neither for the toy corpus"
-
-    @property
-    def _sees(self) -> bool:
-        """Whether some task needs the lips, as far as the settings say."""
-        return any(task.sees for task in self.tasks or Task)
 
     def model_settings(self) -> methods.ConfigFields:
         """What OmniAVSR.from_towers takes beside the towers; only what overrides the method."""

@@ -71,7 +71,7 @@ class TrainingBatch:
 class Batches:
     """The batches of a training run.
 
-    With frozen encoders every augmented copy of a clip is encoded once and kept.
+    What frozen layers of the encoders make of each augmented copy of a clip is computed once.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Batches:
         """The estimated size of the features of these batches."""
         frames = sum(self.clips[key.clip].frames for batch in batches for key in batch)
         config = self.model.config
-        widths = {name: getattr(config, f"{name}_config").hidden_size for name in self.modalities}
+        widths = {name: config.frozen_width(name) for name in self.modalities}
         return bytes_of_features(frames / VIDEO_FPS, widths)
 
     @cached_property
@@ -206,6 +206,7 @@ class Batches:
             encoders,
             dtypes,
             config.audio_context,
+            bool(config.video_lora_rank),
             settings.noise_probability,
             settings.noise_snr,
             settings.audio_mask,
@@ -236,7 +237,7 @@ class Batches:
 
     def _features(self, media: Media) -> Features:
         try:
-            return self.model.encode(media.to(self.model.device))
+            return self.model.encode_frozen(media.to(self.model.device))
         except torch.OutOfMemoryError as error:
             raise InputError(
                 "out of memory while clips are encoded: "

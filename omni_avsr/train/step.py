@@ -2,7 +2,7 @@
 
 A step averages the losses of several passes of the LLM, one per route: one per task when rates are
 fixed or sampled, and all routes when all rates are trained. The encoders run once per step; with
-cached features they have run before the training begins.
+cached features their frozen layers have run before the training begins.
 """
 
 import json
@@ -178,7 +178,7 @@ class Training(lightning.LightningModule):
 
     def _features(self, batch: TrainingBatch) -> Features:
         if batch.features is not None:
-            return batch.features
+            return self.model.encode_rest(batch.features)
         return self.model.encode(batch.media or Media())
 
     def _losses(self, batch: TrainingBatch, step: int) -> dict[Task, Tensor]:

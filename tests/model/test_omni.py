@@ -130,6 +130,24 @@ def test_features_serve_every_route(default):
         torch.testing.assert_close(model(of_features).loss, model(of_media).loss)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("blank", [False, True])
+def test_what_frozen_layers_make_of_clips_can_be_kept(make, rank, blank):
+    model, processor = make(video_lora_rank=rank)
+    model.video_encoder.config.blank_padding = blank
+    given = clips(20, 31, 8, 24)
+    media = processor.media(given["audio"], given["video"])
+    frozen = model.encode_frozen(media)
+    width = model.config.frozen_width("video")
+    assert frozen.video.shape == (4, 31, width)
+    assert not frozen.video.requires_grad
+    rest, whole = model.encode_rest(frozen), model.encode(media)
+    for modality in ("audio", "video"):
+        (values, lengths), (expected, true) = rest.of(modality), whole.of(modality)
+        assert torch.equal(lengths, true)
+        torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_the_features_are_as_long_as_the_media(default):
     model, processor = default
     features = model.encode(processor.media(**clips(30, 12)))
