@@ -21,8 +21,9 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
+# All benchmarks, or one of them: `make bench ONLY=step`.
 bench: install
-	$(BIN)/python -m benchmarks --write docs/performance.md
+	$(BIN)/python -m benchmarks --write docs/performance.md $(if $(ONLY),--only $(ONLY))
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,9 +1,10 @@
-"""All benchmarks of this machine's CPU, one after another.
+"""The benchmarks of this machine's CPU, one after another, or one of them.
 
 python -m benchmarks --write docs/performance.md
+python -m benchmarks --only step
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,35 +12,54 @@ import typer
 
 from benchmarks import cost, data, decode, matryoshka, step, yardstick
 
-BEGIN = "<!-- written by make bench -->\n"
 END = "<!-- end -->\n"
 
 
 def main(
     write: Annotated[
-        Path | None, typer.Option(help="Write the tables to this page, between its two marks.")
+        Path | None, typer.Option(help="Write the tables to this page, between their marks.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="One of step, decode, matryoshka, data and cost.")
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads, where one number is used.")] = 2,
 ) -> None:
-    """Prints each table when it is there; half an hour on two cores."""
-    sheets = []
-    for sheet in _sheets(threads):
-        yardstick.show(sheet)
-        sheets.append(sheet)
+    """Prints each table when it is there."""
+    if only is not None and only not in PARTS:
+        raise typer.BadParameter(f"unknown part {only}; available: {', '.join(PARTS)}")
+    for name in [only] if only else PARTS:
+        sheets = PARTS[name](threads, write)
+        for sheet in sheets:
+            yardstick.show(sheet)
+        if write:
+            yardstick.write_tables(write, sheets, begin(name), END)
+
+
+def begin(name: str) -> str:
+    """The mark of a page before the tables of a part."""
+    return f"<!-- written by make bench ONLY={name} -->\n"
+
+
+def _cost(threads: int, page: Path | None) -> list[yardstick.Sheet]:
+    """How the cost of a step grows; the page has a picture of it."""
     points = cost.points(threads)
-    growing = cost.sheet(points, threads)
-    yardstick.show(growing)
-    if write:
-        yardstick.write_tables(write, [*sheets, growing], BEGIN, END)
-        cost.draw(points, write.with_suffix(".png"))
+    if page:
+        cost.draw(points, page.with_suffix(".png"))
+    return [cost.sheet(points, threads)]
 
 
-def _sheets(threads: int) -> Iterator[yardstick.Sheet]:
-    yield step.sheet("32000,128000", "1,2")
-    yield decode.sheet("32000", "asr,vsr,avsr", 1)
-    yield decode.sheet("128000", "avsr", 1)
-    yield matryoshka.sheet(threads)
-    yield data.sheet(threads)
+Part = Callable[[int, Path | None], list[yardstick.Sheet]]
+
+PARTS: dict[str, Part] = {
+    "step": lambda *_: [step.sheet("32000,128000", "1,2")],
+    "decode": lambda *_: [
+        decode.sheet("32000", "asr,vsr,avsr", 1),
+        decode.sheet("128000", "avsr", 1),
+    ],
+    "matryoshka": lambda threads, _: [matryoshka.sheet(threads)],
+    "data": lambda threads, _: [data.sheet(threads)],
+    "cost": _cost,
+}
 
 
 if __name__ == "__main__":

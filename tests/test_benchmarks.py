@@ -21,9 +21,14 @@ def test_the_benchmark_of_a_gpu_runs_in_miniature(tmp_path, monkeypatch):
     assert found["small"]["share of the bandwidth"] > 0
 
 
-def test_tables_and_figure_go_between_the_marks(tmp_path, monkeypatch):
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """A page with marks, and benchmarks that take no time."""
     file = tmp_path / "performance.md"
-    file.write_text(f"before\n{all_of_them.BEGIN}old\n{all_of_them.END}after\n")
+    marks = [
+        f"{all_of_them.begin(name)}old {name}\n{all_of_them.END}" for name in all_of_them.PARTS
+    ]
+    file.write_text(f"before\n{''.join(marks)}after\n")
     points = {}
     for name, sizes in cost.GROWING.items():
         points[name] = [cost.Point(size, seconds=1.0, mib=2.0) for size in sizes]
@@ -33,13 +38,24 @@ def test_tables_and_figure_go_between_the_marks(tmp_path, monkeypatch):
             module, "sheet", lambda *_: yardstick.Sheet("Title", ("a", "b"), [("1", "2")])
         )
     monkeypatch.setattr(cost, "points", lambda _: points)
-    all_of_them.main(write=file, threads=1)
-    text = file.read_text()
-    assert text.startswith(f"before\n{all_of_them.BEGIN}")
+    return file
+
+
+def test_tables_and_figure_go_between_the_marks(page):
+    all_of_them.main(write=page, threads=1)
+    text = page.read_text()
+    assert text.startswith(f"before\n{all_of_them.begin('step')}")
     assert text.endswith(f"{all_of_them.END}after\n")
     assert "old" not in text
     assert "| a | b |\n| ---: | ---: |\n| 1 | 2 |" in text
-    assert (tmp_path / "performance.png").is_file()
+    assert page.with_suffix(".png").is_file()
+
+
+def test_one_part_leaves_the_tables_of_the_others(page):
+    all_of_them.main(write=page, only="decode")
+    text = page.read_text()
+    assert "old decode" not in text
+    assert all(f"old {name}" in text for name in ("step", "matryoshka", "data", "cost"))
 
 
 @pytest.fixture
@@ -53,7 +69,7 @@ def short_clips(monkeypatch):
     monkeypatch.setattr(decode.beams.SharedSteps, "supports", staticmethod(supports))
 
 
-@pytest.mark.parametrize("way", ["published", "ours", "checkpointing"])
+@pytest.mark.parametrize("way", ["published", "ours", "checkpointing", "cached"])
 def test_a_step_is_measured_in_miniature(short_clips, way):
     found = step.measure(512, way)
     assert found["wall"] > 0
