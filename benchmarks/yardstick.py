@@ -19,7 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, WhisperConfig
 
-from omni_avsr.model import AVHubertConfig, Batch, OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model import (
+    AVHubertConfig,
+    Batch,
+    OmniAVSR,
+    OmniAVSRProcessor,
+)
 from omni_avsr.model.adapters import plain
 from omni_avsr.model.avhubert import Block, FrontEnd
 from omni_avsr.model.omni import OmniAVSROutput
@@ -31,7 +36,6 @@ SECONDS = (2.0, 2.4, 3.0, 3.6, 4.0, 4.6, 5.2, 6.0)
 SENTENCE = "place red at g nine now set white by k two please lay green in"
 WORDS_PER_SECOND = 2.6
 GEMM_SIZE = 1536
-PASSES = 3  # of a step
 PUBLISHED = {
     "mask_padding": False,
     "keep_tail": False,
@@ -65,11 +69,15 @@ class PublishedFrontEnd(FrontEnd):
 class PublishedWay(OmniAVSR):
     """The same model, doing the work of the published code.
 
-    It computes the logits of every position, and keeps them until all passes of a step are done.
+    It computes the logits of every position, and keeps them until the backward pass.
     Its front end is plain, and its BatchNorm in training mode when it trains.
     """
 
-    logits: Sequence[Tensor] = ()  # of the last passes
+    logits: tuple[Tensor, ...] = ()  # of the passes of a step
+
+    def forget(self, _: Tensor) -> None:
+        """Frees the logits, as a step does that returns its loss."""
+        self.logits = ()
 
     def train(self, mode: bool = True) -> "PublishedWay":
         super().train(mode)
@@ -87,11 +95,13 @@ class PublishedWay(OmniAVSR):
             use_cache=False,
         )
         logits = llm.get_output_embeddings()(decoded.last_hidden_state).float()
-        self.logits = [*self.logits, logits][-PASSES:]
+        self.logits += (logits,)
         predictions = logits[:, :-1].contiguous().flatten(0, 1)
         assert batch.labels is not None
         labels = batch.labels[:, 1:].flatten().to(predictions.device)
-        return OmniAVSROutput(loss=F.cross_entropy(predictions, labels))
+        loss = F.cross_entropy(predictions, labels)
+        loss.register_hook(self.forget)
+        return OmniAVSROutput(loss=loss)
 
 
 def model_and_processor(
