@@ -4,9 +4,10 @@ Decoding is deterministic: the noise of a clip is fixed by its id, the kind of n
 seed and, if it is babble, the voices of its file, whatever the clip is batched with.
 """
 
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +32,13 @@ from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import plain
+from omni_avsr.model.beams import Generated, Search
 from omni_avsr.model.precision import allow_tf32, chosen_dtype, dtype_name
 from omni_avsr.run import Progress, no_progress, with_progress
 from omni_avsr.settings import CheckpointOptions, DecodingOptions
 from omni_avsr.tasks import CLEAN, Condition, Route, Row
+
+REFILL = 0.25  # of the clips that are decoded at a time; so many are added together
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,85 @@ class Decoder:
         self, features: Features, route: Route, beams: int, max_new_tokens: int | None
     ) -> list[Decoded]:
         """The transcripts of clips whose features are known, without endless repetitions."""
-        batch = self.processor.batch(features, route).to(self.device)
-        found = self.model.generate_with_scores(batch, beams, max_new_tokens)
+        stream = Stream(self, route, beams, max_new_tokens)
+        found = dict([*stream.add(features), *stream.finish()])
+        return [found[clip] for clip in sorted(found)]
+
+    def decoded(self, found: Generated) -> list[Decoded]:
+        """The texts of what a search has found."""
         found = found.without_loops(self.model.config.pad_token_id)
         if not found.scores.isfinite().all():
             raise InputError(f"{self.name} computes NaN or infinity: its weights may be damaged")
         texts = self.processor.batch_decode(found.ids)
         facts = zip(texts, found.scores.exp().tolist(), found.is_cut.tolist(), strict=True)
         return [Decoded(*of_clip) for of_clip in facts]
+
+
+@dataclass
+class Stream:
+    """Decodes clips on a route; they are numbered in the order in which they are added.
+
+    Clips that are done make room for others, so that a long transcript does not hold up short ones.
+    At most as many as the largest batch has are decoded at a time.
+    """
+
+    decoder: Decoder
+    route: Route
+    beams: int
+    max_new_tokens: int | None
+    search: Search | None = None
+    room: int = 0  # clips
+    added: int = 0
+
+    def add(self, features: Features) -> Iterator[tuple[int, Decoded]]:
+        """Takes in a batch; yields the numbers and transcripts of clips that are done meanwhile."""
+        count = features.clips
+        self.room = max(self.room, count)
+        first = 0
+        while first < count:
+            free = self.room - self._running
+            wanted = min(count - first, math.ceil(self.room * REFILL))
+            if self._running and (free < wanted or not self._joins):
+                yield from self._step()
+            else:
+                last = min(count, first + free)
+                yield from self._begin(features.of_clips(first, last))
+                first = last
+
+    def finish(self) -> Iterator[tuple[int, Decoded]]:
+        """Yields the numbers and transcripts of all clips that are not done yet."""
+        while self._running:
+            yield from self._step()
+
+    @property
+    def _running(self) -> int:
+        return self.search.clips if self.search else 0
+
+    @property
+    def _joins(self) -> bool:
+        return self.search is not None and self.search.steps.joins
+
+    def _begin(self, features: Features) -> Iterator[tuple[int, Decoded]]:
+        model = self.decoder.model
+        batch = self.decoder.processor.batch(features, self.route).to(model.device)
+        search = model.search(batch, self.beams, self.max_new_tokens, self.added)
+        self.added += features.clips
+        yield from self._done(search)
+        if self._running and self.search and search.clips:
+            self.search.join(search)
+        elif search.clips:
+            self.search = search
+
+    def _step(self) -> Iterator[tuple[int, Decoded]]:
+        assert self.search is not None
+        self.decoder.model.activate_adapters(self.route)
+        yield from self._done(self.search)
+
+    def _done(self, search: Search) -> Iterator[tuple[int, Decoded]]:
+        """Runs a step of a search; yields the clips that are done."""
+        clips, found = search.step()
+        if clips:
+            yield from zip(clips, self.decoder.decoded(found), strict=True)
 
 
 def load_decoder(options: CheckpointOptions) -> Decoder:
@@ -165,14 +240,23 @@ def decode(
     todo = [i for i in range(len(clips)) if any(i not in known for known in decoded.values())]
     what = f"Decoding {condition}" if noise else "Decoding"
     loader = _loader(decoder, clips, todo, routes, settings, noise)
+    streams = [_RouteStream.of(decoder, route, condition, settings) for route in routes]
+
+    def keep(found: Sequence[DecodedClip]) -> None:
+        journal.add(clip.as_row() for clip in found)
+        for clip in found:
+            decoded[clip.hypothesis.route][clip.index] = clip
+
     with told_of_workers():
         for loaded in with_progress(loader, what, len(loader), progress):
-            if not loaded.clips:
-                continue
-            found = list(_decode_batch(decoder, clips, loaded, routes, condition, settings))
-            journal.add(clip.as_row() for clip in found)
-            for clip in found:
-                decoded[clip.hypothesis.route][clip.index] = clip
+            if loaded.clips:
+                features, seconds = _encode(decoder, loaded.media.to(decoder.device))
+                for stream in streams:
+                    keep(stream.add(clips, loaded, features, seconds))
+                    if len(routes) > 1:  # each needs a cache, and there is memory for one
+                        keep(stream.finish())
+        for stream in streams:
+            keep(stream.finish())
     return {route: [known[i] for i in sorted(known)] for route, known in decoded.items()}
 
 
@@ -240,36 +324,63 @@ def _collated(
     return _Loaded(indices, [clip.seconds for clip in loaded], media)
 
 
-def _decode_batch(
-    decoder: Decoder,
-    clips: Sequence[Clip],
-    loaded: _Loaded,
-    routes: Sequence[Route],
-    condition: Condition,
-    settings: DecodingOptions,
-) -> Iterator[DecodedClip]:
-    """Each clip on each route."""
-    features, encode_seconds = _encode(decoder, loaded.media.to(decoder.device))
-    for route in routes:
-        started = decoder.now()
-        transcripts = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
-        seconds = decoder.now() - started
-        seconds += sum(encode_seconds[modality] for modality in route.modalities)
-        facts = zip(loaded.clips, loaded.seconds, transcripts, strict=True)
-        for index, audio_seconds, transcript in facts:
-            clip = clips[index]
-            hypothesis = Hypothesis(
-                id=clip.id,
-                reference=clip.text,
-                hypothesis=transcript.text,
-                route=route,
-                condition=condition,
-                confidence=transcript.confidence,
-                normaliser=settings.normaliser,
-                is_cut=transcript.is_cut,
-            )
-            share = seconds / len(loaded.clips)
-            yield DecodedClip(index, hypothesis, audio_seconds, share)
+@dataclass
+class _RouteStream:
+    """The stream of a route, with the clips that it decodes and the time that it takes."""
+
+    stream: Stream
+    condition: Condition
+    normaliser: str
+    clips: list[tuple[int, Clip, float]] = field(default_factory=list)  # index, clip and seconds
+    spent: float = 0.0  # seconds that no clip was charged with yet
+
+    @classmethod
+    def of(
+        cls, decoder: Decoder, route: Route, condition: Condition, settings: DecodingOptions
+    ) -> "_RouteStream":
+        stream = Stream(decoder, route, settings.beams, settings.max_new_tokens)
+        return cls(stream, condition, settings.normaliser)
+
+    def add(
+        self,
+        clips: Sequence[Clip],
+        loaded: _Loaded,
+        features: Features,
+        encode_seconds: Mapping[str, float],
+    ) -> list[DecodedClip]:
+        """Takes in a batch; returns the clips that are done meanwhile."""
+        for index, seconds in zip(loaded.clips, loaded.seconds, strict=True):
+            self.clips.append((index, clips[index], seconds))
+        self.spent += sum(encode_seconds[name] for name in self.stream.route.modalities)
+        return self._timed(self.stream.add(features))
+
+    def finish(self) -> list[DecodedClip]:
+        """The clips that are not done yet."""
+        return self._timed(self.stream.finish())
+
+    def _timed(self, transcripts: Iterable[tuple[int, Decoded]]) -> list[DecodedClip]:
+        """The clips of these transcripts, which share the time since the last ones."""
+        started = self.stream.decoder.now()
+        found = list(transcripts)
+        self.spent += self.stream.decoder.now() - started
+        if not found:
+            return []
+        share, self.spent = self.spent / len(found), 0.0
+        return [self._clip(number, transcript, share) for number, transcript in found]
+
+    def _clip(self, number: int, transcript: Decoded, share: float) -> DecodedClip:
+        index, clip, seconds = self.clips[number]
+        hypothesis = Hypothesis(
+            id=clip.id,
+            reference=clip.text,
+            hypothesis=transcript.text,
+            route=self.stream.route,
+            condition=self.condition,
+            confidence=transcript.confidence,
+            normaliser=self.normaliser,
+            is_cut=transcript.is_cut,
+        )
+        return DecodedClip(index, hypothesis, seconds, share)
 
 
 def _encode(decoder: Decoder, media: Media) -> tuple[Features, dict[str, float]]:

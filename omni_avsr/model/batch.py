@@ -82,6 +82,22 @@ class Features(_OnDevice):
         assert values is not None, f"there are no {modality} features"
         return values, lengths
 
+    @property
+    def clips(self) -> int:
+        """How many clips there are."""
+        values, _ = self.of(self.modalities[0])
+        return len(values)
+
+    def of_clips(self, first: int, last: int) -> "Features":
+        """Those of some clips, without what pads them to the others."""
+        fields = {}
+        for modality in self.modalities:
+            values, lengths = self.of(modality)
+            own = lengths[first:last]
+            fields[modality] = values[first:last, : int(own.max())]
+            fields[f"{modality}_lengths"] = own
+        return Features(**fields)
+
 
 @dataclass(frozen=True)
 class Batch(_OnDevice):

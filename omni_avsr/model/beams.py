@@ -1,4 +1,4 @@
-"""Beam search over a batch of prefixes; one beam is greedy decoding.
+"""Beam search over prefixes that come and go; one beam is greedy decoding.
 
 It is deterministic, and a clip's ids do not depend on its batch. Scores and the stopping rule are
 those of transformers 4.43, with which the published code was recorded: a hypothesis scores its
@@ -6,11 +6,11 @@ log-probability per token, eos included, and a clip is done when its worst kept 
 least as good as the best candidate of the step, finished or not. (Version 5 compares only with
 unfinished candidates, stops earlier and gives other transcripts.)
 
-The prefix runs once for all beams, and a clip that is done, or as long as its limit, leaves the
-batch.
+The prefix runs once for all beams. A clip that is done, or as long as its limit, leaves the batch,
+and others can take its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -51,59 +51,65 @@ def without_loop(ids: Sequence[int]) -> int:
     return len(ids)
 
 
-@dataclass
-class Finished:
-    """The best finished hypotheses so far of each clip."""
+@dataclass(frozen=True)
+class Hypotheses:
+    """The hypotheses of C clips: those that still grow, k of each, and the best that have ended."""
 
-    scores: Tensor  # (B, beams), -inf where there is none yet
-    ids: Tensor  # (B, beams, longest), padded
+    clips: Tensor  # (C,) their numbers, on the CPU
+    limits: Tensor  # (C,) most tokens, on the CPU
+    lengths: Tensor  # (C,) tokens so far, on the CPU
+    scores: Tensor  # (C, k)
+    ids: Tensor  # (C, k, longest), padded
+    ended: Tensor  # (C, beams) scores per token, -inf where there is none yet
+    ended_ids: Tensor  # (C, beams, longest), padded
 
     @classmethod
     def none(
-        cls, clips: int, beams: int, longest: int, pad: int, device: torch.device
-    ) -> "Finished":
-        """Nothing has finished yet."""
-        scores = torch.full((clips, beams), -torch.inf, device=device)
-        return cls(scores, torch.full((clips, beams, longest), pad, device=device))
-
-    def add(self, clips: Tensor, scores: Tensor, ids: Tensor) -> None:
-        """Keeps the best of the old hypotheses and these.
-
-        They have scores (C, n) and ids (C, n, t), and belong to the clips (C,).
-        """
-        beams = self.scores.shape[1]
-        padded = self.ids[clips][:, :1].expand(-1, ids.shape[1], -1).clone()
-        padded[..., : ids.shape[2]] = ids
-        scores = torch.cat([self.scores[clips], scores], 1)  # (C, beams + n)
-        ids = torch.cat([self.ids[clips], padded], 1)
-        self.scores[clips], best = scores.topk(beams)
-        self.ids[clips] = pick(ids, best)
-
-
-@dataclass(frozen=True)
-class Running:
-    """The hypotheses that still grow: k of each of C clips."""
-
-    clips: Tensor  # (C,)
-    limits: Tensor  # (C,) most tokens, on the CPU
-    scores: Tensor  # (C, k)
-    ids: Tensor  # (C, k, t)
-
-    @classmethod
-    def all(cls, limits: Tensor, device: torch.device) -> "Running":
+        cls, clips: Tensor, limits: Tensor, beams: int, pad: int, device: torch.device
+    ) -> "Hypotheses":
         """One empty hypothesis of every clip."""
-        batch = len(limits)
+        batch, longest = len(limits), int(limits.max())
         return cls(
-            clips=torch.arange(batch, device=device),
+            clips=clips,
             limits=limits,
+            lengths=torch.zeros(batch, dtype=torch.long),
             scores=torch.zeros(batch, 1, device=device),
-            ids=torch.zeros(batch, 1, 0, dtype=torch.long, device=device),
+            ids=torch.full((batch, 1, longest), pad, device=device),
+            ended=torch.full((batch, beams), -torch.inf, device=device),
+            ended_ids=torch.full((batch, beams, longest), pad, device=device),
         )
 
-    def of(self, kept: Tensor) -> "Running":
+    def of(self, kept: Tensor) -> "Hypotheses":
         """Only those of the clips where a mask (C,) on the CPU is True."""
-        rows = rows_of(kept, self.clips.device)
-        return Running(self.clips[rows], self.limits[kept], self.scores[rows], self.ids[rows])
+        rows = rows_of(kept, self.scores.device)
+        return Hypotheses(
+            clips=self.clips[kept],
+            limits=self.limits[kept],
+            lengths=self.lengths[kept],
+            scores=self.scores[rows],
+            ids=self.ids[rows],
+            ended=self.ended[rows],
+            ended_ids=self.ended_ids[rows],
+        )
+
+    def with_ended(self, scores: Tensor, ids: Tensor) -> "Hypotheses":
+        """Keeps the best of those that have ended and these: (C, n) and (C, n, longest)."""
+        beams = self.ended.shape[1]
+        scores = torch.cat([self.ended, scores], 1)  # (C, beams + n)
+        ids = torch.cat([self.ended_ids, ids], 1)
+        scores, best = scores.topk(beams)  # sorted
+        return replace(self, ended=scores, ended_ids=pick(ids, best))
+
+    def and_those_of(self, other: "Hypotheses", pad: int) -> "Hypotheses":
+        """Those of both; each has as many hypotheses of a clip."""
+        longest = max(self.ids.shape[2], other.ids.shape[2])
+        fields = {}
+        for name, values in vars(self).items():
+            both = [values, getattr(other, name)]
+            if name.endswith("ids"):
+                both = [F.pad(ids, (0, longest - ids.shape[2]), value=pad) for ids in both]
+            fields[name] = torch.cat(both)
+        return Hypotheses(**fields)
 
 
 def rows_of(mask: Tensor, device: torch.device) -> Tensor:
@@ -121,6 +127,8 @@ class Steps:
 
     C clips with k hypotheses each are running.
     """
+
+    joins = False  # whether it can take in the clips of another
 
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
         self.decoder = llm.get_decoder()
@@ -167,10 +175,11 @@ class SharedSteps(Steps):
     Each hypothesis attends to the prefix and, of the tokens of all hypotheses, to its own past.
     """
 
+    joins = True
+
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
         super().__init__(llm, embeds, mask)
-        # (C, k, n): whether a token belongs to the past of a hypothesis
-        self.past = self.mask.new_zeros(len(mask), 1, 0, dtype=torch.bool)
+        self.seen = self.mask.bool()[:, None]  # (C, k, L) which tokens a hypothesis attends to
 
     @staticmethod
     def supports(llm: PreTrainedModel) -> bool:
@@ -185,15 +194,16 @@ class SharedSteps(Steps):
     def advance(self, clips: Tensor, origins: Tensor, tokens: Tensor) -> None:
         if len(clips) < self.clips:
             self.cache.batch_select_indices(clips)
+        width = tokens.shape[1]
+        own = torch.eye(width, dtype=torch.bool, device=tokens.device)  # each sees its new token
+        past = pick(self.seen[clips], origins)
+        self._continue(tokens, torch.cat([past, own.expand(len(tokens), -1, -1)], 2))
+
+    def _continue(self, tokens: Tensor, seen: Tensor) -> None:
+        """Takes the next tokens (C, k) and what each of them attends to."""
+        self.seen = seen
         self.clips, self.width = tokens.shape
         self.in_a_row = self.width
-        device = tokens.device
-        own = torch.eye(self.width, dtype=torch.bool, device=device)  # each sees its new token
-        own = own.expand(self.clips, -1, -1)
-        self.mask = self.mask[clips]
-        self.past = torch.cat([pick(self.past[clips], origins), own], 2)
-        prefix = self.mask.bool()[:, None].expand(-1, self.width, -1)
-        seen = torch.cat([prefix, self.past], 2)  # (C, k, L + n)
         sees_all = self.width == 1 and not self.is_padded
         self.inputs = {
             "input_ids": tokens,
@@ -207,56 +217,134 @@ class SharedSteps(Steps):
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
+    def join(self, other: "SharedSteps") -> None:
+        """Takes in the clips of another, which has as many hypotheses of each."""
+        places = [self._places(), other._places()]
+        longest = max(own.shape[1] for own in places)
+        both = (self, other)
+        seen = [steps._seen_at(own, longest) for steps, own in zip(both, places, strict=True)]
+        for layer, its in zip(self.cache.layers, other.cache.layers, strict=True):
+            keys, values = [layer.keys, its.keys], [layer.values, its.values]
+            layer.keys = torch.cat([*_cached_at(keys, places, longest)])
+            layer.values = torch.cat([*_cached_at(values, places, longest)])
+        self.is_padded = True
+        tokens = torch.cat([steps.inputs["input_ids"] for steps in both])
+        self._continue(tokens, torch.cat(seen))
 
-@torch.no_grad()
-def beam_search(
-    llm: PreTrainedModel,
-    embeds: Tensor,
-    mask: Tensor,
-    beams: int,
-    max_new_tokens: int | Sequence[int],
-    eos: int,
-    pad: int,
-) -> Generated:
-    """The best ids after each prefix (B, L, D), at most so many, or so many for each prefix.
+    def _places(self) -> Tensor:
+        """Where the cached tokens (C, n) are that some hypothesis sees, after others as padding."""
+        is_seen = self.seen[..., : -self.width].any(1)  # (C, L): the last are not cached yet
+        most = int(is_seen.sum(1).max())
+        return is_seen.long().argsort(dim=1, stable=True)[:, -most:]
 
-    The mask (B, L) of the prefixes, on the CPU, is padded on the left.
-    """
-    device = embeds.device
-    limits = torch.as_tensor(max_new_tokens).expand(len(embeds))  # (B,)
-    longest = int(limits.max())
-    finished = Finished.none(len(embeds), beams, longest, pad, device)
-    steps_class = SharedSteps if SharedSteps.supports(llm) else Steps
-    steps = steps_class(llm, embeds, mask)
-    running = Running.all(limits, device)
-    for length in range(1, longest + 1):
-        best, origins, tokens = _candidates(steps, running.scores, 2 * beams)
-        past = pick(running.ids, origins)
-        grown = torch.cat([past, tokens[..., None]], 2)  # (C, 2 * beams, t + 1)
+    def _seen_at(self, places: Tensor, longest: int) -> Tensor:
+        """What the hypotheses attend to (C, k, longest + k), of the cached tokens at (C, n)."""
+        cached, new = self.seen[..., : -self.width], self.seen[..., -self.width :]
+        past = cached.gather(2, places[:, None].expand(-1, self.width, -1))
+        return torch.cat([F.pad(past, (longest - places.shape[1], 0)), new], 2)
 
-        ends = tokens == eos
-        ended = best.masked_fill(~ends, -torch.inf) / length
+
+def _cached_at(
+    caches: Sequence[Tensor], places: Sequence[Tensor], longest: int
+) -> Iterator[Tensor]:
+    """The entries of each cache (C, heads, L, d) at its places (C, n), padded on the left."""
+    for values, own in zip(caches, places, strict=True):
+        index = own[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+        yield F.pad(values.gather(2, index), (0, 0, longest - own.shape[1], 0))
+
+
+class Search:
+    """A search that goes on step by step, in which clips come and go."""
+
+    def __init__(
+        self,
+        llm: PreTrainedModel,
+        embeds: Tensor,
+        mask: Tensor,
+        beams: int,
+        max_new_tokens: int | Sequence[int],
+        eos: int,
+        pad: int,
+        first: int = 0,
+    ):
+        """Begins after prefixes (B, L, D), with at most so many tokens, or so many for each.
+
+        The mask (B, L) of the prefixes, on the CPU, is padded on the left. The clips are numbered
+        from `first`.
+        """
+        steps_class = SharedSteps if SharedSteps.supports(llm) else Steps
+        self.steps = steps_class(llm, embeds, mask)
+        self.beams = beams
+        self.eos = eos
+        self.pad = pad
+        limits = torch.as_tensor(max_new_tokens).expand(len(embeds))  # (B,)
+        clips = torch.arange(first, first + len(embeds))
+        self.running = Hypotheses.none(clips, limits, beams, pad, embeds.device)
+
+    @property
+    def clips(self) -> int:
+        """How many are not done."""
+        return len(self.running.clips)
+
+    def join(self, other: "Search") -> None:
+        """Takes in the clips of another search; both have made a step."""
+        assert isinstance(self.steps, SharedSteps)
+        assert isinstance(other.steps, SharedSteps)
+        self.steps.join(other.steps)
+        self.running = self.running.and_those_of(other.running, self.pad)
+
+    @torch.no_grad()
+    def step(self) -> tuple[list[int], Generated]:
+        """Runs the LLM once; returns the clips that are done, which leave the search."""
+        running = self.running
+        best, origins, tokens = _candidates(self.steps, running.scores, 2 * self.beams)
+        device = best.device
+        before = sent(running.lengths, device)[:, None]  # (C, 1)
+        places = before[..., None].expand(-1, tokens.shape[1], -1)
+        grown = pick(running.ids, origins).scatter(2, places, tokens[..., None])
+        lengths = before + 1
+
+        ends = tokens == self.eos
+        ended = best.masked_fill(~ends, -torch.inf) / lengths
         # An end that is not among the first `beams` candidates does not count
-        finished.add(running.clips, ended[:, :beams], grown[:, :beams])
-
-        can_improve = finished.scores[running.clips].amin(1) < best[:, 0] / length  # (C,)
+        running = running.with_ended(ended[:, : self.beams], grown[:, : self.beams])
+        can_improve = running.ended[:, -1] < best[:, 0] / lengths[:, 0]  # (C,)
         # Those that do not end come first, by score
-        order = ends.long().argsort(dim=1, stable=True)[:, :beams]
-        running = replace(running, scores=best.gather(1, order), ids=pick(grown, order))
+        order = ends.long().argsort(dim=1, stable=True)[:, : self.beams]
+        running = replace(
+            running,
+            lengths=running.lengths + 1,
+            scores=best.gather(1, order),
+            ids=pick(grown, order),
+        )
         can_improve = can_improve.cpu()  # the only time in a step that the CPU waits for a GPU
-        at_limit = can_improve & (running.limits == length)
+        at_limit = can_improve & (running.limits == running.lengths)
         if at_limit.any():
-            cut = running.of(at_limit)
-            finished.add(cut.clips, cut.scores / length, cut.ids)
+            others = sent(~at_limit, device)[:, None]
+            cut = (running.scores / lengths).masked_fill(others, -torch.inf)
+            running = running.with_ended(cut, running.ids)
         goes_on = can_improve & ~at_limit
-        if not goes_on.any():
-            break
-        running = running.of(goes_on)
-        kept = rows_of(goes_on, device)
-        steps.advance(kept, origins[kept].gather(1, order[kept]), running.ids[..., -1])
-    ids = finished.ids[:, 0]  # topk sorts
-    is_cut = _are_cut(ids, sent(limits, device), eos)
-    return Generated(_without_tail(ids, eos), finished.scores[:, 0], is_cut)
+        self.running = running.of(goes_on)
+        if goes_on.any():
+            kept = rows_of(goes_on, device)
+            last = tokens.gather(1, order)[kept]
+            self.steps.advance(kept, origins[kept].gather(1, order[kept]), last)
+        done = running.of(~goes_on)
+        ids = done.ended_ids[:, 0]
+        is_cut = _are_cut(ids, sent(done.limits, device), self.eos)
+        return done.clips.tolist(), Generated(ids, done.ended[:, 0], is_cut)
+
+    def finish(self) -> Generated:
+        """Runs until all clips are done, and returns their transcripts in order."""
+        clips: list[int] = []
+        parts = []
+        while self.clips:
+            done, found = self.step()
+            clips += done
+            parts.append(found)
+        order = sent(torch.tensor(clips).argsort(), parts[0].ids.device)
+        ids, scores, is_cut = [torch.cat(of_parts)[order] for of_parts in zip(*parts, strict=True)]
+        return Generated(_without_tail(ids, self.eos), scores, is_cut)
 
 
 def _candidates(steps: Steps, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

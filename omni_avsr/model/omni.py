@@ -28,7 +28,7 @@ from omni_avsr.errors import InputError
 from omni_avsr.model import adapters, checkpoint, towers
 from omni_avsr.model.avhubert import AVHubertEncoder
 from omni_avsr.model.batch import Batch, Features, Media
-from omni_avsr.model.beams import Generated, beam_search
+from omni_avsr.model.beams import Generated, Search
 from omni_avsr.model.compress import (
     Compressor,
     group_by_length,
@@ -283,7 +283,7 @@ class OmniAVSR(PreTrainedModel):
         The adapters of the batch's route stay active.
         """
         features = self._features(batch)
-        self._activate_adapters(batch.route)
+        self.activate_adapters(batch.route)
         embeds = self._embed_text(batch.input_ids)
         for modality in batch.route.modalities:
             tokens = self._media_tokens(features, modality, batch.route.rate(modality))
@@ -313,7 +313,8 @@ class OmniAVSR(PreTrainedModel):
             )
         return features
 
-    def _activate_adapters(self, route: Route) -> None:
+    def activate_adapters(self, route: Route) -> None:
+        """Makes the LLM's next passes those of a route."""
         adapters.activate(self.llm, adapters.adapter_names(self.config.adapters, route))
 
     def _placeholder(self, modality: str) -> int:
@@ -393,11 +394,28 @@ class OmniAVSR(PreTrainedModel):
         """
         return self.generate_with_scores(batch, num_beams, max_new_tokens).ids
 
-    @torch.no_grad()
     def generate_with_scores(
         self, batch: Batch, num_beams: int = 1, max_new_tokens: int | Sequence[int] | None = None
     ) -> Generated:
         """The ids of the transcripts, their log-probabilities per token, and which were cut."""
+        was_training = self.training
+        self.eval()
+        found = self.search(batch, num_beams, max_new_tokens).finish()
+        self.train(was_training)
+        return found
+
+    @torch.no_grad()
+    def search(
+        self,
+        batch: Batch,
+        num_beams: int = 1,
+        max_new_tokens: int | Sequence[int] | None = None,
+        first: int = 0,
+    ) -> Search:
+        """A search for the transcripts that others can join; it needs the route's adapters active.
+
+        The clips are numbered from `first`.
+        """
         if not batch.attention_mask[:, -1].all():
             raise InputError("decoding needs padding on the left: build the batch without text")
         features = self._features(batch)
@@ -411,9 +429,7 @@ class OmniAVSR(PreTrainedModel):
             raise InputError(
                 f"num_beams {num_beams} is more than {most_beams}, half of the LLM's vocabulary"
             )
-        was_training = self.training
-        self.eval()
-        found = beam_search(
+        return Search(
             adapters.plain(self.llm),
             self.embed(replace(batch, features=features)),
             batch.attention_mask,
@@ -421,9 +437,8 @@ class OmniAVSR(PreTrainedModel):
             limits,
             self.config.eos_token_id,
             self.config.pad_token_id,
+            first,
         )
-        self.train(was_training)
-        return found
 
     # Memory, speed, merging, files
 

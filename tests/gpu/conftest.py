@@ -73,7 +73,7 @@ class Setup:
     def features(self) -> Features:
         """The features of the batch's clips, on the CPU, as training reads them."""
         with torch.no_grad():
-            return self.model.encode(self.media)
+            return self.model.encode_frozen(self.media)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_a_training_step_waits_for_the_gpu_only_where_it_must(on_gpu):
     assert found == {
         # Transformers looks whether HuBERT's mask hides anything, and in each pass of the LLM
         # whether several sequences share a row
-        "model/avhubert.py forward: _local_scalar_dense": 1,
+        "model/avhubert.py in_context: _local_scalar_dense": 1,
         "model/omni.py _run_llm: _local_scalar_dense": 3,
         # A step whose gradients are not finite is skipped
         "train/step.py configure_gradient_clipping: _local_scalar_dense": 1,
@@ -143,7 +143,7 @@ def test_decoding_waits_for_the_gpu_once_for_each_token(on_gpu, beams):
         assert ids.shape[1] == tokens
         found[tokens] = counted
     more = found[8] - found[3]
-    assert more == {"model/beams.py beam_search: copied to the CPU": 5}
+    assert more == {"model/beams.py step: copied to the CPU": 5}
     before_the_first = found[3].total() - 3
     # Damaged features, whether there is padding, the cache of each layer, and the longest row
     layers = made.model.config.llm_config.num_hidden_layers

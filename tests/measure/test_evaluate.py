@@ -83,14 +83,14 @@ def test_the_grid_is_every_task_at_every_rate_in_every_noise_and_the_same_again(
 
 def count_batches(monkeypatch):
     """Returns a list that gets an item for each batch that is decoded."""
-    decode_batch = decoding._decode_batch
+    encode = decoding._encode
     batches = []
 
-    def counted(decoder, clips, loaded, *rest):
-        batches.append(loaded.clips)
-        return decode_batch(decoder, clips, loaded, *rest)
+    def counted(*arguments):
+        batches.append(arguments)
+        return encode(*arguments)
 
-    monkeypatch.setattr(decoding, "_decode_batch", counted)
+    monkeypatch.setattr(decoding, "_encode", counted)
     return batches
 
 
@@ -100,7 +100,7 @@ def test_killed_decoding_of_a_grid_is_resumed(settings, tmp_path, monkeypatch):
         batches = count_batches(patch)
         whole = evaluate(replace(grid, out=tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "_decode_batch", killed_after(3, decoding._decode_batch))
+        patch.setattr(decoding, "_encode", killed_after(3, decoding._encode))
         with pytest.raises(Killed):
             evaluate(grid)
     assert not is_measured(grid.out)
@@ -125,7 +125,7 @@ def test_an_evaluation_that_is_killed_before_its_report_is_resumed(settings, mon
         reported.append(evaluation)
         (grid.out / "report.html").write_text("a report")
 
-    monkeypatch.setattr(decoding, "_decode_batch", None)  # nothing is decoded again
+    monkeypatch.setattr(decoding, "_encode", None)  # nothing is decoded again
     evaluation = evaluate(grid, write_report=write_report)
     assert reported == [evaluation]
     assert read_results(grid.out) == evaluation.results
@@ -267,7 +267,7 @@ def test_a_comparison_leaves_out_clips_without_a_text(tmp_path):
 
 
 def test_a_file_without_texts_is_refused_before_anything_is_decoded(settings, monkeypatch):
-    monkeypatch.setattr(decoding, "_decode_batch", None)
+    monkeypatch.setattr(decoding, "_encode", None)
     labels = settings.data.with_name("textless.csv")
     lines = settings.data.read_text().splitlines()
     labels.write_text("".join(line.rsplit(",", 1)[0] + ",?!\n" for line in lines))

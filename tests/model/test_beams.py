@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma3TextConfig, Lfm2Config
 
-from omni_avsr.model.beams import Generated, SharedSteps, beam_search, without_loop
+from omni_avsr.model.beams import Generated, Search, SharedSteps, without_loop
 from omni_avsr.model.towers import build
 from tests.support.towers import llm_config, spread
 
@@ -35,6 +35,10 @@ def prefixes(llm, *lengths):
         pad_sequence(embeds, batch_first=True, padding_side="left"),
         pad_sequence(masks, batch_first=True, padding_side="left"),
     )
+
+
+def beam_search(*arguments):
+    return Search(*arguments).finish()
 
 
 def score(llm, embeds, ids):
@@ -122,6 +126,50 @@ def test_hypotheses_that_share_a_row_get_what_a_row_for_each_gives(llm, monkeypa
     other_ids, other_scores, _ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
     assert torch.equal(ids, other_ids)
     torch.testing.assert_close(scores, other_scores)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_clips_that_join_a_search_get_what_they_get_by_themselves(llm, beams):
+    embeds, mask = prefixes(llm, 40, 4, 17, 9, 25, 3)
+    limits = (12, 5, 30, 12, 20, 12)
+    expected = beam_search(llm, embeds, mask, beams, limits, EOS, PAD)
+    found = {}
+
+    def begun(first, last):
+        longest = int(mask[first:last].sum(1).max())
+        search = Search(
+            llm,
+            embeds[first:last, -longest:],
+            mask[first:last, -longest:],
+            beams,
+            limits[first:last],
+            EOS,
+            PAD,
+            first,
+        )
+        take(search)
+        return search
+
+    def take(search):
+        clips, done = search.step()
+        for clip, *of_clip in zip(clips, *done, strict=True):
+            found[clip] = of_clip
+
+    search = begun(0, 2)
+    for first, last in ((2, 3), (3, 6)):
+        take(search)
+        take(search)
+        assert search.clips
+        search.join(begun(first, last))
+    while search.clips:
+        take(search)
+    assert sorted(found) == list(range(6))
+    for clip, (ids, score_, is_cut) in found.items():
+        length = min(len(ids), expected.ids.shape[1])
+        assert torch.equal(ids[:length], expected.ids[clip, :length])
+        assert (ids[length:] == PAD).all()
+        torch.testing.assert_close(score_, expected.scores[clip])
+        assert is_cut == expected.is_cut[clip]
 
 
 SIZES = {
