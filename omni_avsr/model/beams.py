@@ -10,9 +10,9 @@ The prefix runs once for all beams. A clip that is done, or as long as its limit
 and others can take its place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -141,7 +141,7 @@ class Steps:
         self.width = 1  # k
         self.in_a_row = 1  # how many of the k hypotheses one row of the batch holds
         positions = (mask.cumsum(1) - 1).clamp(0)
-        self.inputs = {
+        self.inputs: dict[str, Any] = {
             "inputs_embeds": embeds,
             "attention_mask": mask if self.is_padded else None,  # for the fastest kernel
             "position_ids": positions,
@@ -223,12 +223,13 @@ class SharedSteps(Steps):
         longest = max(own.shape[1] for own in places)
         both = (self, other)
         seen = [steps._seen_at(own, longest) for steps, own in zip(both, places, strict=True)]
-        for layer, its in zip(self.cache.layers, other.cache.layers, strict=True):
-            keys, values = [layer.keys, its.keys], [layer.values, its.values]
-            layer.keys = torch.cat([*_cached_at(keys, places, longest)])
-            layer.values = torch.cat([*_cached_at(values, places, longest)])
+        layers: list[Any] = self.cache.layers
+        its_layers: list[Any] = other.cache.layers
+        for layer, its in zip(layers, its_layers, strict=True):
+            layer.keys = _joined([layer.keys, its.keys], places)
+            layer.values = _joined([layer.values, its.values], places)
         self.is_padded = True
-        tokens = torch.cat([steps.inputs["input_ids"] for steps in both])
+        tokens = torch.cat([self.inputs["input_ids"], other.inputs["input_ids"]])
         self._continue(tokens, torch.cat(seen))
 
     def _places(self) -> Tensor:
@@ -244,13 +245,14 @@ class SharedSteps(Steps):
         return torch.cat([F.pad(past, (longest - places.shape[1], 0)), new], 2)
 
 
-def _cached_at(
-    caches: Sequence[Tensor], places: Sequence[Tensor], longest: int
-) -> Iterator[Tensor]:
+def _joined(caches: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
     """The entries of each cache (C, heads, L, d) at its places (C, n), padded on the left."""
+    longest = max(own.shape[1] for own in places)
+    parts = []
     for values, own in zip(caches, places, strict=True):
         index = own[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
-        yield F.pad(values.gather(2, index), (0, 0, longest - own.shape[1], 0))
+        parts.append(F.pad(values.gather(2, index), (0, 0, longest - own.shape[1], 0)))
+    return torch.cat(parts)
 
 
 class Search:
