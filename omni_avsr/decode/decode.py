@@ -150,6 +150,8 @@ class Stream:
         assert self.search is not None
         self.decoder.model.activate_adapters(self.route)
         yield from self._done(self.search)
+        if not self.search.clips:
+            self.search = None  # with its cache
 
     def _done(self, search: Search) -> Iterator[tuple[int, Decoded]]:
         """Runs a step of a search; yields the clips that are done."""
