@@ -31,10 +31,12 @@ from omni_avsr.tasks import (
     VIDEO_FPS,
 )
 from omni_avsr.toy import ToyClip, frame_labels, generate_shards
+from omni_avsr.toy.sentences import sentences
 from tools.augment import CENTRE, Noise, add_babble, hide, normalise, random_crops, relight
 from tools.terminal import console
 
 UPLOAD = 512  # clips that go to the device together
+SENTENCES = 240_000  # of all sets, that the language models read as plain text
 POOL = 16  # batches that are sorted by length together
 SHOW_EVERY = 5  # seconds
 
@@ -62,6 +64,16 @@ def sets_to_read(clips: int) -> dict[str, int]:
     """Returns how many clips of each set the language models learn from."""
     others = clips // 3 // len(OTHERS)
     return {"grid": clips // 6, "open": clips // 2, **dict.fromkeys(OTHERS, others)}
+
+
+def sentences_of(sets: Collection[str], seed: int) -> list[str]:
+    """Returns sentences of the training split, of each set as many as its share of the clips."""
+    texts: list[str] = []
+    for name, count in sets_to_read(SENTENCES).items():
+        if name in sets:
+            world, language = SETS[name]
+            texts += itertools.islice(sentences(world, "train", seed, language), count)
+    return texts
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How a model learns to read the features of the encoders, and how many words it gets wrong."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,14 +13,17 @@ from omni_avsr.model import Features, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.config import IGNORED
 from omni_avsr.tasks import Condition, Route, Task
 from omni_avsr.text import total_errors
-from omni_avsr.train.step import routes_of_step
-from tools.augment import ZERO_DB
-from tools.corpus import ClipBatch, Corpus
+from omni_avsr.train.step import ALIGNER_WEIGHT, routes_of_step
+from tools.augment import ZERO_DB, hide
+from tools.corpus import FRAME_FACTORS, ClipBatch, Corpus
 from tools.loop import Loss, Plan, Result
 from tools.terminal import console
 
 TASK_WEIGHTS = {Task.ASR: 1.0, Task.VSR: 1.5, Task.AVSR: 1.0}  # as in the paper
 TEXT_WEIGHT = 0.3
+TEXT_EVERY = 4  # steps, one of which learns sentences as plain text, too
+TEXT_BATCH = 128  # sentences
+DROPPED = 0.1  # share of the numbers of the features that a model does not see as it learns
 CONDITIONS = {Condition(): None, Condition(0.0, "babble"): ZERO_DB}
 MEASURE_BATCH = 512  # clips
 MAX_NEW_TOKENS = 48
@@ -38,7 +41,7 @@ def encode(model: OmniAVSR, batch: ClipBatch) -> Features:
 class Lesson:
     """What a model learns besides the paper's step: one audio and one video rate, all tasks."""
 
-    text_every: int = 0  # steps, one of which learns the transcripts as plain text, too
+    sentences: Sequence[str] = ()  # to learn as plain text, too
     only_hears: float = 0.0  # share of the steps, at the beginning, that learn ASR only
 
 
@@ -53,7 +56,8 @@ def reading_loss(
 
     def loss_of(clips: ClipBatch, step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((plan.seed, step))
-        features = encode(model, clips)
+        random = torch.Generator(model.device).manual_seed(plan.seed * 1_000_003 + step)
+        features = with_gaps(encode(model, clips), random)
         said = [texts[clip] for clip in clips.clips]
         routes = routes_of_step(model.config, "sampled", rng)
         if step < lesson.only_hears * plan.steps:
@@ -64,11 +68,29 @@ def reading_loss(
             losses[route.task] = model(batch).loss
         weighted = [TASK_WEIGHTS[task] * loss for task, loss in losses.items()]
         total = torch.stack(weighted).sum() / len(losses)
-        if lesson.text_every and step % lesson.text_every == 0:
-            total = total + TEXT_WEIGHT * text_loss(model.llm, processor, said)
+        if lesson.sentences and step % TEXT_EVERY == 0:
+            chosen = rng.integers(len(lesson.sentences), size=TEXT_BATCH)
+            read = [lesson.sentences[place] for place in chosen]
+            total = total + TEXT_WEIGHT * text_loss(model.llm, processor, read)
+        if model.aligner is not None:
+            tokens = sum(map(len, processor.answers(said)))
+            total = total + ALIGNER_WEIGHT * model.aligner.loss(features, said) / tokens
         return {**{str(task): loss for task, loss in losses.items()}, "loss": total}
 
     return loss_of
+
+
+def with_gaps(features: Features, random: torch.Generator) -> Features:
+    """Returns the features with short gaps in time and single numbers set to zero.
+
+    Their noise is the same in every epoch. Without gaps, a model learns it by heart.
+    """
+    values = {}
+    for modality in features.modalities:
+        whole, _ = features.of(modality)
+        seen = torch.rand(whole.shape, device=whole.device, generator=random) >= DROPPED
+        values[modality] = hide(whole * seen / (1 - DROPPED), FRAME_FACTORS[modality], random)
+    return replace(features, **values)
 
 
 def text_loss(llm: nn.Module, processor: OmniAVSRProcessor, texts: Sequence[str]) -> Tensor:

@@ -40,7 +40,7 @@ READING = 1  # shift of the seed of the clips that the language models read
 
 LEARNING_RATES = {"audio": 2e-3, "front_end": 2e-3, "video": 1.5e-3, "lm": 1.5e-3, "adapters": 2e-3}
 BATCHES = {"audio": 64, "front_end": 256, "video": 64, "lm": 32, "adapters": 32}
-STEPS = "2200,6000,4000,6000,3000"
+STEPS = "2200,6000,3000,8000,3000"
 
 
 @dataclass
@@ -185,7 +185,7 @@ def main(  # noqa: PLR0913 - the options of the command
         "runs/tiny_towers"
     ),
     clips: Annotated[int, typer.Option(help="Clips that the encoders learn from.")] = 30_000,
-    read: Annotated[int, typer.Option(help="Clips that the language models read.")] = 60_000,
+    read: Annotated[int, typer.Option(help="Clips that the language models read.")] = 42_000,
     held_out: Annotated[int, typer.Option(help="Clips of each set to measure on.")] = 300,
     steps: Annotated[
         str, typer.Option(help=f"Optimizer steps of {', '.join(LEARNING_RATES)}.")

@@ -21,14 +21,15 @@ from omni_avsr.run import silence_libraries
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import VERSION, Row
 
-NO_TEXT = {"format", "out", "device", "max_frames", "download"}  # settings that change no text
+# Settings that change no text
+NO_TEXT = {"format", "out", "highlight", "device", "max_frames", "download"}
 
 
 def run(settings: TranscribeSettings, paths: Sequence[Path]) -> int:
     """Transcribes the files and those of the folders; returns the exit code."""
     files = expand(paths)
     several = len(files) > 1 or any(path.is_dir() for path in paths)
-    writer = Writer(settings.formats, settings.out, files, several)
+    writer = Writer(settings.formats, settings.out, files, several, settings.highlight)
     _check_detector(settings)
     seconds = _lengths(files)
     failed: list[Transcript] = []

@@ -48,6 +48,8 @@ class Decoded:
     text: str
     confidence: float  # geometric mean of the tokens' probabilities, 0..1
     is_cut: bool  # whether it reached its limit without an end
+    ids: list[int]  # of its tokens, padded
+    sums: list[float]  # log-probability as far as each token
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ class Decoder:
         if not found.scores.isfinite().all():
             raise InputError(f"{self.name} computes NaN or infinity: its weights may be damaged")
         texts = self.processor.batch_decode(found.ids)
-        facts = zip(texts, found.scores.exp().tolist(), found.is_cut.tolist(), strict=True)
-        return [Decoded(*of_clip) for of_clip in facts]
+        confidences = found.scores.exp()
+        facts = (confidences, found.is_cut, found.ids, found.sums)
+        rows = zip(texts, *(values.tolist() for values in facts), strict=True)
+        return [Decoded(*of_clip) for of_clip in rows]
 
 
 @dataclass

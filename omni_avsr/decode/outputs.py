@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from omni_avsr.decode.transcripts import SUBTITLES, Transcript, Update, as_row, cue, line
+from omni_avsr.decode.subtitles import cues, written
+from omni_avsr.decode.transcripts import SUBTITLES, Transcript, Update, as_row, line
 from omni_avsr.errors import InputError
 from omni_avsr.media.folders import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from omni_avsr.settings.transcribe import ending
@@ -30,7 +31,12 @@ class Writer:
     """
 
     def __init__(
-        self, formats: Sequence[str], out: Path | None, files: Sequence[Path], several: bool
+        self,
+        formats: Sequence[str],
+        out: Path | None,
+        files: Sequence[Path],
+        several: bool,
+        highlight: bool = False,
     ):
         own_files = several and not set(SUBTITLES).isdisjoint(formats)
         if own_files and out is None:
@@ -38,6 +44,7 @@ class Writer:
         self.formats = formats
         self.out = out
         self.several = several
+        self.highlight = highlight  # the word that is said, in VTT
         self.names = _names(files)
         self.into_folder = out is not None and (own_files or len(formats) > 1 or out.is_dir())
         self.shows_files = several and not self.into_folder
@@ -155,16 +162,16 @@ class _Sheet:
             name = f"{transcript.file}: " if self.writer.shows_files else ""
             self._print(f"{name}{segment.text}\n")
         elif self.format in SUBTITLES:
-            self.cues += 1
-            self._print(f"{cue(self.format, segment, self.cues)}\n")
+            for cue in cues(segment, self.format, self.writer.highlight):
+                self.cues += 1
+                self._print(f"{written(cue, self.format, self.cues)}\n")
 
     def _end(self, transcript: Transcript) -> None:
         """Writes what waits for the end of a transcript; an empty file if nothing is said."""
         if self.format == "json":
             self.rows.append(as_row(transcript))
-        elif self.format in ("jsonl", "trn"):
-            name = self.writer.names[transcript.file]
-            self._print(f"{line(self.format, transcript, name)}\n")
+        elif self.format in ("jsonl", "trn", "ctm"):
+            self._print(line(self.format, transcript, self.writer.names[transcript.file]))
         else:
             self._print("")
 

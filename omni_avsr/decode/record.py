@@ -6,7 +6,7 @@ from pathlib import Path
 from omni_avsr.decode.transcripts import Segment, Transcript
 from omni_avsr.decode.windows import Window
 from omni_avsr.files import Journal
-from omni_avsr.tasks import Row, Task
+from omni_avsr.tasks import Row
 
 
 class Record:
@@ -21,7 +21,7 @@ class Record:
             if "notes" in row:
                 self.complete[row["file"]] = row
             else:
-                segment = Segment(**{**row["segment"], "task": Task(row["segment"]["task"])})
+                segment = Segment.from_row(row["segment"])
                 self.segments.setdefault(row["file"], {})[_place(segment)] = segment
 
     def known(self, file: Path) -> Transcript | None:

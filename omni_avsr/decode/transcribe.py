@@ -14,16 +14,18 @@ import cv2
 import torch
 
 from omni_avsr.decode.contents import windows_of
-from omni_avsr.decode.decode import load_decoder
+from omni_avsr.decode.decode import Decoded, load_decoder
 from omni_avsr.decode.inputs import refuse_unreadable
 from omni_avsr.decode.quiet import silent_libraries
 from omni_avsr.decode.record import Record
 from omni_avsr.decode.sources import Source, Sources, as_file
-from omni_avsr.decode.transcripts import Segment, Transcript, Update
+from omni_avsr.decode.transcripts import Segment, Transcript, Update, Word
 from omni_avsr.decode.windows import Window
+from omni_avsr.decode.words import words_of
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.media.faces import NoDetector
+from omni_avsr.model import Features
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import SAMPLE_RATE, Task
 
@@ -61,6 +63,12 @@ class Transcriber:
         self.tasks = list(map(Task, config.tasks))
         if self.settings.task != "auto":  # refuses what the model does not know
             config.choose(self.settings.task, self.settings.audio_rate, self.settings.video_rate)
+        self.aligner = self.decoder.model.aligner if self.settings.words else None
+        if "ctm" in self.settings.formats and self.aligner is None:
+            raise InputError(
+                f"ctm needs the times of words, which {self.decoder.name} cannot tell: it was "
+                "trained without --aligner"
+            )
         self.lacking: NoDetector | None = None  # why lips of raw video are not read
 
     @overload
@@ -203,8 +211,9 @@ class Transcriber:
         media = decoder.processor.media(sounds or None, mouths or None)
         features = decoder.model.encode(media.to(decoder.device))
         decoded = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
+        words = self._words(features, decoded, batch)
         segments = []
-        for window, found in zip(batch, decoded, strict=True):
+        for window, found, own_words in zip(batch, decoded, words, strict=True):
             segments.append(
                 Segment(
                     start=window.start,
@@ -213,9 +222,22 @@ class Transcriber:
                     task=task,
                     confidence=found.confidence,
                     is_cut=found.is_cut,
+                    words=own_words,
                 )
             )
         return segments
+
+    def _words(
+        self, features: Features, decoded: Sequence[Decoded], batch: Sequence[Window]
+    ) -> list[tuple[Word, ...] | None]:
+        """The words of each window; None where the model cannot tell when they are said."""
+        if self.aligner is None:
+            return [None] * len(batch)
+        words: list[tuple[Word, ...] | None] = []
+        for found, named, window in zip(decoded, self.aligner.named(features), batch, strict=True):
+            start, processor = window.start, self.decoder.processor
+            words.append(words_of(self.aligner, named, found, processor, start))
+        return words
 
 
 def _forget_folder(transcript: Transcript) -> None:

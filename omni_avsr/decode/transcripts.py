@@ -1,4 +1,4 @@
-"""What is said in a file, and how it is written: as text, JSON, subtitles or TRN."""
+"""What is said in a file, and how it is written: as JSON, TRN or CTM."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,6 +7,16 @@ from pathlib import Path
 from omni_avsr.tasks import Row, Task
 
 SUBTITLES = ("srt", "vtt")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and when it is said."""
+
+    word: str
+    start: float  # seconds, as is the end
+    end: float
+    probability: float | None  # None if it could not be placed, and has its segment's times
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,13 @@ class Segment:
     task: Task
     confidence: float  # geometric mean of the tokens' probabilities, 0..1
     is_cut: bool = False  # whether the text reached the limit of tokens without an end
+    words: tuple[Word, ...] | None = None  # None if the model cannot tell when they are said
+
+    @classmethod
+    def from_row(cls, row: Row) -> "Segment":
+        """The segment of a journal's row, which is its `asdict`."""
+        words = row["words"] and tuple(Word(**word) for word in row["words"])
+        return cls(**{**row, "task": Task(row["task"]), "words": words})
 
 
 @dataclass
@@ -35,6 +52,11 @@ class Transcript:
         """The text of all segments in one line."""
         return " ".join(segment.text for segment in self.segments if segment.text)
 
+    @property
+    def words(self) -> list[Word]:
+        """The words of all segments, with their times, as far as they are known."""
+        return [word for segment in self.segments for word in segment.words or ()]
+
 
 @dataclass(frozen=True)
 class Update:
@@ -50,6 +72,8 @@ def as_row(transcript: Transcript) -> Row:
     for segment in transcript.segments:
         row = asdict(segment)
         row["cut"] = row.pop("is_cut")
+        if segment.words is None:
+            del row["words"]
         segments.append(row)
     whole: Row = {
         "file": str(transcript.file),
@@ -64,24 +88,16 @@ def as_row(transcript: Transcript) -> Row:
 
 
 def line(format: str, transcript: Transcript, name: Path) -> str:
-    """A transcript as a line of JSON, or of TRN with its name."""
+    """A transcript as a line of JSON, or of TRN with its name, or as lines of CTM."""
     if format == "jsonl":
-        return json.dumps(as_row(transcript), ensure_ascii=False)
-    return f"{transcript.text} ({name})"
+        return json.dumps(as_row(transcript), ensure_ascii=False) + "\n"
+    if format == "trn":
+        return f"{transcript.text} ({name})\n"
+    recording = "_".join(str(name).split())  # as spaces stand between its fields
+    return "".join(f"{recording} {_ctm_fields(word)}\n" for word in transcript.words)
 
 
-def cue(format: str, segment: Segment, number: int) -> str:
-    """A segment as a subtitle of SRT or WebVTT, after what stands between it and the one before."""
-    mark = "," if format == "srt" else "."
-    start = clock(segment.start, mark)
-    end = clock(segment.end, mark)
-    before = "" if format == "srt" and number == 1 else "\n"
-    return f"{before}{number}\n{start} --> {end}\n{segment.text}"
-
-
-def clock(seconds: float, mark: str) -> str:
-    """Hours, minutes, seconds and, after the mark, milliseconds: 01:02:03,456."""
-    whole_seconds, milliseconds = divmod(round(seconds * 1000), 1000)
-    minutes, second = divmod(whole_seconds, 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:02}:{minute:02}:{second:02}{mark}{milliseconds:03}"
+def _ctm_fields(word: Word) -> str:
+    """The channel, the start, the duration, the word and, if it is known, how sure it is."""
+    fields = f"1 {word.start:.3f} {word.end - word.start:.3f} {word.word}"
+    return fields if word.probability is None else f"{fields} {word.probability:.4f}"

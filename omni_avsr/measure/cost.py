@@ -23,6 +23,7 @@ PARTS = {
     "video encoder": ("video_encoder.",),
     "LLM": ("llm.",),
     "projectors": ("audio_compressor.", "video_compressor."),
+    "aligner": ("aligner.",),
 }
 
 
@@ -160,6 +161,8 @@ def _is_used(name: str, model: OmniAVSR, route: Route) -> bool:
     if owner == "llm":
         adapter = name.split(".")[-2]  # as in ...q_proj.lora_A.shared.weight
         return ".lora_" not in name or adapter in adapter_names(config.adapters, route)
+    if owner == "aligner":  # it finds when words are said, after they are known
+        return False
     if modality in MODALITIES and modality not in route.modalities:
         return False
     if rest.startswith("projectors.") and config.projectors == "per_rate":

@@ -30,6 +30,7 @@ class Generated(NamedTuple):
     ids: Tensor  # (B, new), ended by eos and padded
     scores: Tensor  # (B,) log-probability per token, eos included
     is_cut: Tensor  # (B,) whether it reached its limit without an end
+    sums: Tensor  # (B, new) log-probability as far as each token; of padding it means nothing
 
     def without_loops(self, pad: int) -> "Generated":
         """The same, but what a transcript was repeating when its limit cut it stands there once."""
@@ -60,8 +61,10 @@ class Hypotheses:
     lengths: Tensor  # (C,) tokens so far, on the CPU
     scores: Tensor  # (C, k)
     ids: Tensor  # (C, k, longest), padded
+    sums: Tensor  # (C, k, longest) score as far as each token
     ended: Tensor  # (C, beams) scores per token, -inf where there is none yet
     ended_ids: Tensor  # (C, beams, longest), padded
+    ended_sums: Tensor  # (C, beams, longest)
 
     @classmethod
     def none(
@@ -75,8 +78,10 @@ class Hypotheses:
             lengths=torch.zeros(batch, dtype=torch.long),
             scores=torch.zeros(batch, 1, device=device),
             ids=torch.full((batch, 1, longest), pad, device=device),
+            sums=torch.zeros(batch, 1, longest, device=device),
             ended=torch.full((batch, beams), -torch.inf, device=device),
             ended_ids=torch.full((batch, beams, longest), pad, device=device),
+            ended_sums=torch.zeros(batch, beams, longest, device=device),
         )
 
     def of(self, kept: Tensor) -> "Hypotheses":
@@ -88,17 +93,20 @@ class Hypotheses:
             lengths=self.lengths[kept],
             scores=self.scores[rows],
             ids=self.ids[rows],
+            sums=self.sums[rows],
             ended=self.ended[rows],
             ended_ids=self.ended_ids[rows],
+            ended_sums=self.ended_sums[rows],
         )
 
-    def with_ended(self, scores: Tensor, ids: Tensor) -> "Hypotheses":
-        """Keeps the best of those that have ended and these: (C, n) and (C, n, longest)."""
+    def with_ended(self, scores: Tensor, ids: Tensor, sums: Tensor) -> "Hypotheses":
+        """Keeps the best of those that have ended and these: (C, n), twice (C, n, longest)."""
         beams = self.ended.shape[1]
         scores = torch.cat([self.ended, scores], 1)  # (C, beams + n)
         ids = torch.cat([self.ended_ids, ids], 1)
+        sums = torch.cat([self.ended_sums, sums], 1)
         scores, best = scores.topk(beams)  # sorted
-        return replace(self, ended=scores, ended_ids=pick(ids, best))
+        return replace(self, ended=scores, ended_ids=pick(ids, best), ended_sums=pick(sums, best))
 
     def and_those_of(self, other: "Hypotheses", pad: int) -> "Hypotheses":
         """Those of both; each has as many hypotheses of a clip."""
@@ -106,8 +114,8 @@ class Hypotheses:
         fields = {}
         for name, values in vars(self).items():
             both = [values, getattr(other, name)]
-            if name.endswith("ids"):
-                both = [F.pad(ids, (0, longest - ids.shape[2]), value=pad) for ids in both]
+            if values.dim() == 3:
+                both = [F.pad(part, (0, longest - part.shape[2]), value=pad) for part in both]
             fields[name] = torch.cat(both)
         return Hypotheses(**fields)
 
@@ -304,12 +312,14 @@ class Search:
         before = sent(running.lengths, device)[:, None]  # (C, 1)
         places = before[..., None].expand(-1, tokens.shape[1], -1)
         grown = pick(running.ids, origins).scatter(2, places, tokens[..., None])
+        sums = pick(running.sums, origins).scatter(2, places, best[..., None])
         lengths = before + 1
 
         ends = tokens == self.eos
         ended = best.masked_fill(~ends, -torch.inf) / lengths
         # An end that is not among the first `beams` candidates does not count
-        running = running.with_ended(ended[:, : self.beams], grown[:, : self.beams])
+        first = slice(self.beams)
+        running = running.with_ended(ended[:, first], grown[:, first], sums[:, first])
         can_improve = running.ended[:, -1] < best[:, 0] / lengths[:, 0]  # (C,)
         # Those that do not end come first, by score
         order = ends.long().argsort(dim=1, stable=True)[:, : self.beams]
@@ -318,13 +328,14 @@ class Search:
             lengths=running.lengths + 1,
             scores=best.gather(1, order),
             ids=pick(grown, order),
+            sums=pick(sums, order),
         )
         can_improve = can_improve.cpu()  # the only time in a step that the CPU waits for a GPU
         at_limit = can_improve & (running.limits == running.lengths)
         if at_limit.any():
             others = sent(~at_limit, device)[:, None]
             cut = (running.scores / lengths).masked_fill(others, -torch.inf)
-            running = running.with_ended(cut, running.ids)
+            running = running.with_ended(cut, running.ids, running.sums)
         goes_on = can_improve & ~at_limit
         self.running = running.of(goes_on)
         if goes_on.any():
@@ -332,9 +343,13 @@ class Search:
             last = tokens.gather(1, order)[kept]
             self.steps.advance(kept, origins[kept].gather(1, order[kept]), last)
         done = running.of(~goes_on)
+        return done.clips.tolist(), self._found(done)
+
+    def _found(self, done: Hypotheses) -> Generated:
+        """The best transcript of each clip that is done."""
         ids = done.ended_ids[:, 0]
-        is_cut = _are_cut(ids, sent(done.limits, device), self.eos)
-        return done.clips.tolist(), Generated(ids, done.ended[:, 0], is_cut)
+        is_cut = _are_cut(ids, sent(done.limits, ids.device), self.eos)
+        return Generated(ids, done.ended[:, 0], is_cut, done.ended_sums[:, 0])
 
     def finish(self) -> Generated:
         """Runs until all clips are done, and returns their transcripts in order."""
@@ -345,8 +360,10 @@ class Search:
             clips += done
             parts.append(found)
         order = sent(torch.tensor(clips).argsort(), parts[0].ids.device)
-        ids, scores, is_cut = [torch.cat(of_parts)[order] for of_parts in zip(*parts, strict=True)]
-        return Generated(_without_tail(ids, self.eos), scores, is_cut)
+        ids, scores, is_cut, sums = [
+            torch.cat(of_parts)[order] for of_parts in zip(*parts, strict=True)
+        ]
+        return Generated(_without_tail(ids, self.eos), scores, is_cut, sums)
 
 
 def _candidates(steps: Steps, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

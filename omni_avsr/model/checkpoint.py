@@ -1,7 +1,7 @@
 """A checkpoint folder: the config, what was trained, and the names or weights of the towers.
 
 config.json           OmniAVSRConfig
-model.safetensors     projectors, and the embeddings of the tokens that are new to the LLM
+model.safetensors     projectors, the aligner, and the embeddings of tokens that are new to the LLM
 adapters/NAME/        one PEFT folder per LoRA of the LLM
 video_adapter/video/  the video encoder's LoRA
 towers/KIND/          with full=True
@@ -97,7 +97,7 @@ def _own_state(model: "OmniAVSR") -> dict[str, Tensor]:
     """What model.safetensors holds."""
     state = {}
     for name, weight in model.state_dict().items():
-        if "_compressor." in name:
+        if "_compressor." in name or name.startswith("aligner."):
             state[name] = weight
     for name, matrix in _token_matrices(model).items():
         state[name] = matrix[embedded_ids(model.config)]

@@ -87,6 +87,8 @@ class OmniAVSRConfig(PreTrainedConfig):
     video_lora_rank: int = 64  # 0: none
     video_lora_alpha: float = 128.0
 
+    characters: str = ""  # that the aligner tells apart; without any there is no aligner
+
     special_tokens: dict = field(default_factory=dict)  # text -> id, set with the towers
     bos_token_id: int | None = None  # None in families without one
     eos_token_id: int = 0

@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 from omni_avsr import methods
 from omni_avsr.errors import InputError
 from omni_avsr.model import adapters, checkpoint, towers
+from omni_avsr.model.aligner import Aligner
 from omni_avsr.model.avhubert import AVHubertEncoder
 from omni_avsr.model.batch import Batch, Features, Media
 from omni_avsr.model.beams import Generated, Search
@@ -68,6 +69,7 @@ class OmniAVSR(PreTrainedModel):
     config: OmniAVSRConfig
     audio_encoder: nn.Module | None  # a WhisperEncoder
     video_encoder: nn.Module | None  # an AVHubertEncoder, wrapped by PEFT if it has a LoRA
+    aligner: Aligner | None
     llm: nn.Module  # a causal language model, wrapped by PEFT if it has adapters
     # True if the LLM is sharded: every pass gathers its layers, so all rows run in one
     rows_together = False
@@ -91,6 +93,7 @@ class OmniAVSR(PreTrainedModel):
         self.llm = modules["llm"]
         self._resize_vocabulary()
         self._add_compressors()
+        self.add_aligner(config.characters)
         self._add_adapters(load_from)
         self.post_init()
         self.train(False)
@@ -117,6 +120,15 @@ class OmniAVSR(PreTrainedModel):
                     norm=norms[modality],
                 )
             setattr(self, f"{modality}_compressor", compressor)
+
+    def add_aligner(self, characters: str) -> None:
+        """Adds a new aligner that tells these characters apart; of none there is no aligner."""
+        self.config.characters = characters
+        self.aligner = None
+        if characters:
+            encoders = {modality: self._encoder(modality) for modality in MODALITIES}
+            widths = {name: own.config.hidden_size for name, own in encoders.items() if own}
+            self.aligner = Aligner(widths, characters).to(self.device)
 
     def _add_adapters(self, load_from: Path | None) -> None:
         config = self.config
@@ -487,6 +499,10 @@ class OmniAVSR(PreTrainedModel):
             compressor = merged._compressor(modality)
             kept = {name: weights[name] for name in compressor.state_dict()}
             compressor.load_state_dict(kept)
+        if self.aligner is not None and merged.aligner is not None:
+            weights = self.aligner.state_dict()
+            kept = {name: weights[name] for name in merged.aligner.state_dict()}
+            merged.aligner.load_state_dict(kept)
         merged.to(self.device)  # type: ignore[arg-type]  # transformers' wrapper has no types
         return merged
 

@@ -119,6 +119,9 @@ class ModelOptions(PrecisionOptions):
     sink_loss_weight: float = option(
         0.0, "Weight of the attention-sink decorrelation loss.", bounds=WHOLE
     )
+    aligner: bool = option(
+        True, "Learn when each word is said, too, in a small head on each encoder."
+    )
     audio_context: str = option(
         "clip",
         "What Whisper runs on: clip, or padded to 30 s, as published.",

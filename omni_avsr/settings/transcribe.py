@@ -8,7 +8,7 @@ from omni_avsr.settings.base import COUNT, Bounds, option
 from omni_avsr.settings.shared import CheckpointOptions, FaceOptions, RateOptions, SoundOptions
 from omni_avsr.tasks import Task
 
-TRANSCRIPT_FORMATS = ("text", "json", "jsonl", "srt", "vtt", "trn")
+TRANSCRIPT_FORMATS = ("text", "json", "jsonl", "srt", "vtt", "ctm", "trn")
 SECONDS = Bounds(0, 3600, above=True)
 TEXT_ENDING = ".txt"  # of the format text; the others are their own endings
 
@@ -33,6 +33,11 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptio
         "srt,json.  [default: as --out ends, or text]",
         TRANSCRIPT_FORMATS,
     )
+    words: bool = option(
+        True,
+        "Find when each word is said, if the model can: for JSON and CTM, and to break subtitles.",
+    )
+    highlight: bool = option(False, "Mark in VTT when each word is said.")
     max_seconds_per_window: float = option(
         16.0,
         "Longest window in seconds, at most what the audio encoder takes; longer speech is cut at "
@@ -63,6 +68,8 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptio
     def problems(self) -> Iterator[str]:
         yield from super().problems()
         named = self._named_format
+        if "ctm" in self.formats and not self.words:
+            yield "format ctm is the times of words: leave --no-words out"
         if len(self.formats) > 1 and (self.out is None or named):
             yield f"format {', '.join(self.formats)}: several need --out, a folder"
         elif named and self.formats != (named,):

@@ -13,13 +13,13 @@ from typing import cast
 import cv2
 import numpy as np
 
-from omni_avsr.decode.transcripts import Segment, cue
+from omni_avsr.decode.subtitles import Cue, written
 from omni_avsr.errors import InputError
 from omni_avsr.files import as_lines, write_atomically, write_text
 from omni_avsr.media import streams
 from omni_avsr.run import Progress, no_progress
 from omni_avsr.settings.shared import LANGUAGES, MULTI, WORLDS
-from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Row, Task
+from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Row
 from omni_avsr.toy.clips import say_freely
 from omni_avsr.toy.face import face_of
 from omni_avsr.toy.lips import lip_track
@@ -351,6 +351,6 @@ def _word_rows(scene: Scene, turns: Sequence[Turn]) -> list[Row]:
 def _subtitles(turns: Sequence[Turn]) -> str:
     cues = []
     for number, turn in enumerate(turns, 1):
-        segment = Segment(turn.start, turn.end, turn.sentence.text, Task.AVSR, confidence=1.0)
-        cues.append(cue("srt", segment, number) + "\n")
+        cue = Cue(turn.start, turn.end, turn.sentence.text)
+        cues.append(written(cue, "srt", number) + "\n")
     return "".join(cues)

@@ -15,6 +15,7 @@ from omni_avsr.errors import InputError
 from omni_avsr.files import locked
 from omni_avsr.model import OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import leave_casting_to_autocast
+from omni_avsr.model.aligner import characters_of
 from omni_avsr.model.precision import (
     Dtypes,
     allow_tf32,
@@ -27,7 +28,7 @@ from omni_avsr.settings import TrainSettings
 from omni_avsr.tasks import VIDEO_FPS, Row
 from omni_avsr.train import resume
 from omni_avsr.train.batches import Batches
-from omni_avsr.train.clips import clips_of_run
+from omni_avsr.train.clips import RunClips, clips_of_run
 from omni_avsr.train.start import as_started, load_start
 from omni_avsr.train.step import Training
 
@@ -70,6 +71,7 @@ def _fit(
     if settings.from_ is not None:
         settings = as_started(settings.from_, settings, model.config)
     clips = clips.that_fit(settings, model.config.longest_sound)
+    _set_aligner(model, clips, settings)
     if checkpoint:
         resume.refuse_other_clips(settings, clips.digest)
     data = Batches(model, processor, settings, progress)
@@ -108,6 +110,13 @@ def _model(settings: TrainSettings, dtype: Dtypes) -> tuple[OmniAVSR, OmniAVSRPr
         model.compile_layers()
     model.train()  # Lightning leaves this to us; without it no layer is recomputed
     return model, processor
+
+
+def _set_aligner(model: OmniAVSR, clips: RunClips, settings: TrainSettings) -> None:
+    """Gives the model an aligner for the characters of its clips, or none if none is wanted."""
+    wanted = characters_of(clip.text for clip in clips.train) if settings.aligner else ""
+    if not wanted or not set(wanted) <= set(model.config.characters):
+        model.add_aligner(wanted)
 
 
 def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None) -> None:

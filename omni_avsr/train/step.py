@@ -35,6 +35,7 @@ from omni_avsr.train.processes import flattened, gathered
 
 log = logging.getLogger(__name__)
 
+ALIGNER_WEIGHT = 0.1  # so that its gradient hardly counts when all gradients are clipped
 MAX_BAD_STEPS = 3  # consecutive steps with non-finite gradients that end a run
 # 16-mixed needs more patience while its loss scale comes down from 2 ** 16
 MAX_BAD_STEPS_OF_PRECISION = {"16-mixed": 20}
@@ -134,7 +135,8 @@ class Training(lightning.LightningModule):
                 return None
             # A batch that weighs nothing, as DDP's other processes wait for this one's gradients
             batch = self._silence()
-        losses = self._losses(batch, step)
+        features = self._features(batch)
+        losses = self._losses(features, batch.texts, step)
         weights = self.settings.weights
         weighted = [weights[task] * loss for task, loss in losses.items()]
         if tokens:
@@ -142,7 +144,8 @@ class Training(lightning.LightningModule):
         # DDP averages over processes; weighted by its tokens, each batch counts by its length.
         # Those of the step's first batch are the unit until the tokens of all are known
         share = tokens * totals.processes / max(1.0, self.tokens[0])
-        return share * torch.stack(weighted).mean()
+        aligner_loss = self._aligner_loss(features, batch.texts, tokens)
+        return share * (torch.stack(weighted).mean() + aligner_loss)
 
     def _add_up(self, batch: TrainingBatch, tokens: int) -> "Totals":
         """Sums over the batches of all processes."""
@@ -181,15 +184,25 @@ class Training(lightning.LightningModule):
             return self.model.encode_rest(batch.features)
         return self.model.encode(batch.media or Media())
 
-    def _losses(self, batch: TrainingBatch, step: int) -> dict[Task, Tensor]:
+    def _losses(self, features: Features, texts: Sequence[str], step: int) -> dict[Task, Tensor]:
         """The loss of each task: the mean over its routes in this step."""
-        features = self._features(batch)
         rng = generator(self.settings.seed, "rates", step)
         of_routes: dict[Task, list[Tensor]] = {}
         for route in routes_of_step(self.model.config, self.settings.step_rates, rng):
-            loss = self._loss(features, route, batch.texts)
+            loss = self._loss(features, route, texts)
             of_routes.setdefault(route.task, []).append(loss)
         return {task: torch.stack(losses).mean() for task, losses in of_routes.items()}
+
+    def _aligner_loss(
+        self, features: Features, texts: Sequence[str], tokens: int
+    ) -> Tensor | float:
+        """The weighted loss of the aligner per token, if there is one."""
+        aligner = self.model.aligner
+        if aligner is None:
+            return 0.0
+        loss = aligner.loss(features, texts) / max(1, tokens)
+        self.log("aligner", loss.detach(), batch_size=len(texts))
+        return ALIGNER_WEIGHT * loss
 
     def _loss(self, features: Features, route: Route, texts: Sequence[str]) -> Tensor:
         batch = self.processor.batch(features, route, texts).to(self.device)

@@ -343,7 +343,8 @@ def test_what_a_transcript_repeats_at_its_limit_is_kept_once():
     said, repeated = decoder.processor.tokenizer(["set blue", "now"], add_special_tokens=False)[
         "input_ids"
     ]
-    found = Generated(torch.tensor([said + 5 * repeated]), torch.zeros(1), torch.tensor([True]))
+    ids = torch.tensor([said + 5 * repeated])
+    found = Generated(ids, torch.zeros(1), torch.tensor([True]), torch.zeros(ids.shape))
     (decoded,) = decoder.decoded(found)
     assert decoded.text == "set blue now"
     assert decoded.is_cut

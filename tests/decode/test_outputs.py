@@ -7,7 +7,8 @@ from contextlib import suppress
 import pytest
 
 from omni_avsr.decode.outputs import INTERRUPTED, Writer
-from omni_avsr.decode.transcripts import Segment, Transcript, Update, clock
+from omni_avsr.decode.subtitles import clock
+from omni_avsr.decode.transcripts import Segment, Transcript, Update
 from omni_avsr.errors import InputError
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import Task

@@ -120,10 +120,10 @@ def test_each_clip_has_its_own_limit_whatever_it_is_batched_with(llm, limits, be
 def test_hypotheses_that_share_a_row_get_what_a_row_for_each_gives(llm, monkeypatch, beams):
     embeds, mask = prefixes(llm, 40, 4, 17, 9)
     assert SharedSteps.supports(llm)
-    ids, scores, _ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    ids, scores, *_ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
     monkeypatch.setattr(SharedSteps, "supports", lambda _: False)
     monkeypatch.setattr(SharedSteps, "advance", None)
-    other_ids, other_scores, _ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
+    other_ids, other_scores, *_ = beam_search(llm, embeds, mask, beams, 12, EOS, PAD)
     assert torch.equal(ids, other_ids)
     torch.testing.assert_close(scores, other_scores)
 
@@ -164,12 +164,14 @@ def test_clips_that_join_a_search_get_what_they_get_by_themselves(llm, beams):
     while search.clips:
         take(search)
     assert sorted(found) == list(range(6))
-    for clip, (ids, score_, is_cut) in found.items():
+    for clip, (ids, score_, is_cut, sums) in found.items():
         length = min(len(ids), expected.ids.shape[1])
         assert torch.equal(ids[:length], expected.ids[clip, :length])
         assert (ids[length:] == PAD).all()
         torch.testing.assert_close(score_, expected.scores[clip])
         assert is_cut == expected.is_cut[clip]
+        length = min(length, int((expected.ids[clip] != PAD).sum()))
+        torch.testing.assert_close(sums[:length], expected.sums[clip, :length])
 
 
 SIZES = {
@@ -201,11 +203,14 @@ def test_llms_with_other_layers_or_positions_score_what_one_pass_gives_them(conf
     spread(model)
     assert not SharedSteps.supports(model)
     embeds, mask = prefixes(model, 11)
-    found, scores, _ = beam_search(model, embeds, mask, 3, 8, EOS, PAD)
+    found, scores, _, sums = beam_search(model, embeds, mask, 3, 8, EOS, PAD)
     ids = found[0].tolist()
     if EOS in ids:
         ids = ids[: ids.index(EOS) + 1]
     assert scores[0].item() == pytest.approx(score(model, embeds, ids), abs=1e-4)
+    for length in range(1, 1 + len(ids)):
+        expected = length * score(model, embeds, ids[:length])
+        assert sums[0, length - 1].item() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +231,6 @@ def test_what_the_end_repeats_stands_there_once(ids, kept):
 
 def test_only_transcripts_that_were_cut_lose_their_loops():
     ids = torch.tensor([[6, 7, 6, 7, 6, 7], [5, 5, 5, 5, 5, EOS], [4, 4, 4, PAD, PAD, PAD]])
-    found = Generated(ids, torch.zeros(3), torch.tensor([True, False, True]))
+    found = Generated(ids, torch.zeros(3), torch.tensor([True, False, True]), torch.zeros(3, 6))
     left = found.without_loops(PAD).ids.tolist()
     assert left == [[6, 7, PAD, PAD, PAD, PAD], [5, 5, 5, 5, 5, EOS], [4, PAD, PAD, PAD, PAD, PAD]]

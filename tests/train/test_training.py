@@ -159,7 +159,7 @@ def test_a_run_folder_records_settings_versions_and_metrics(trained):
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["state_dict"]
     for name in checkpoint["state_dict"]:
-        assert "lora_" in name or "compressor" in name
+        assert "lora_" in name or "compressor" in name or "aligner" in name
 
 
 def test_the_passes_of_a_step_follow_from_the_method(make):
