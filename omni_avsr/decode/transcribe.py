@@ -66,8 +66,8 @@ class Transcriber:
         self.aligner = self.decoder.model.aligner if self.settings.words else None
         if "ctm" in self.settings.formats and self.aligner is None:
             raise InputError(
-                f"ctm needs the times of words, which {self.decoder.name} cannot tell: it was "
-                "trained without --aligner"
+                f"ctm needs the times of words, which {self.decoder.name} cannot tell: `omni-avsr "
+                "train --aligner only --from` it"
             )
         self.lacking: NoDetector | None = None  # why lips of raw video are not read
 

@@ -119,8 +119,11 @@ class ModelOptions(PrecisionOptions):
     sink_loss_weight: float = option(
         0.0, "Weight of the attention-sink decorrelation loss.", bounds=WHOLE
     )
-    aligner: bool = option(
-        True, "Learn when each word is said, too, in a small head on each encoder."
+    aligner: str = option(
+        "with",
+        "Learn when each word is said, in a small head on each encoder: with the rest; only that, "
+        "for a model that is complete, see --from; or no.",
+        ("with", "only", "no"),
     )
     audio_context: str = option(
         "clip",
@@ -266,6 +269,8 @@ class TrainSettings(
         yield from MethodOptions.problems(self)
         if self.valid_share is not None and not 0 < self.valid_share < 1:
             yield f"valid {self.valid} is no share: more than 0% and less than 100% is one"
+        if self.aligner == "only" and self.from_ is None:
+            yield "aligner only needs from, the model that is to tell when words are said"
         if self.strategy == "fsdp" and self.quantize:
             yield (
                 f"strategy fsdp cannot shard an LLM in {self.quantize}: use ddp, or leave quantize "

@@ -114,9 +114,14 @@ def _model(settings: TrainSettings, dtype: Dtypes) -> tuple[OmniAVSR, OmniAVSRPr
 
 def _set_aligner(model: OmniAVSR, clips: RunClips, settings: TrainSettings) -> None:
     """Gives the model an aligner for the characters of its clips, or none if none is wanted."""
-    wanted = characters_of(clip.text for clip in clips.train) if settings.aligner else ""
+    wanted = ""
+    if settings.aligner != "no":
+        wanted = characters_of(clip.text for clip in clips.train)
     if not wanted or not set(wanted) <= set(model.config.characters):
         model.add_aligner(wanted)
+    if settings.aligner == "only" and model.aligner is not None:
+        model.requires_grad_(False)
+        model.aligner.requires_grad_(True)
 
 
 def _run(trainer: lightning.Trainer, training: Training, checkpoint: Path | None) -> None:

@@ -145,7 +145,7 @@ class Training(lightning.LightningModule):
         # Those of the step's first batch are the unit until the tokens of all are known
         share = tokens * totals.processes / max(1.0, self.tokens[0])
         aligner_loss = self._aligner_loss(features, batch.texts, tokens)
-        return share * (torch.stack(weighted).mean() + aligner_loss)
+        return share * (sum(weighted) / max(1, len(weighted)) + aligner_loss)
 
     def _add_up(self, batch: TrainingBatch, tokens: int) -> "Totals":
         """Sums over the batches of all processes."""
@@ -186,6 +186,8 @@ class Training(lightning.LightningModule):
 
     def _losses(self, features: Features, texts: Sequence[str], step: int) -> dict[Task, Tensor]:
         """The loss of each task: the mean over its routes in this step."""
+        if self.settings.aligner == "only":
+            return {}
         rng = generator(self.settings.seed, "rates", step)
         of_routes: dict[Task, list[Tensor]] = {}
         for route in routes_of_step(self.model.config, self.settings.step_rates, rng):
@@ -193,13 +195,11 @@ class Training(lightning.LightningModule):
             of_routes.setdefault(route.task, []).append(loss)
         return {task: torch.stack(losses).mean() for task, losses in of_routes.items()}
 
-    def _aligner_loss(
-        self, features: Features, texts: Sequence[str], tokens: int
-    ) -> Tensor | float:
+    def _aligner_loss(self, features: Features, texts: Sequence[str], tokens: int) -> Tensor:
         """The weighted loss of the aligner per token, if there is one."""
         aligner = self.model.aligner
         if aligner is None:
-            return 0.0
+            return torch.zeros((), device=self.device)
         loss = aligner.loss(features, texts) / max(1, tokens)
         self.log("aligner", loss.detach(), batch_size=len(texts))
         return ALIGNER_WEIGHT * loss

@@ -397,6 +397,22 @@ def test_a_run_starts_from_the_weights_of_another(settings, tmp_path):
         fit(replace(tuning, from_="/nowhere/run", out=tmp_path / "refused"))
 
 
+def test_an_aligner_is_learned_for_a_model_that_is_complete(settings, tmp_path):
+    source = replace(settings, aligner="no", out=tmp_path / "source")
+    before = OmniAVSR.from_pretrained(fit(source))
+    assert before.aligner is None
+    only = replace(settings, aligner="only", from_=str(source.out), max_steps=30, lr=1e-2)
+    after = OmniAVSR.from_pretrained(fit(only))
+    losses = [row["aligner"] for row in read_metrics(settings.out) if row.get("aligner")]
+    assert float(losses[-1]) < 0.8 * float(losses[0])
+    assert after.aligner.characters == "".join(sorted(after.aligner.characters))
+    weights = after.state_dict()
+    for name, weight in before.state_dict().items():
+        assert torch.equal(weights[name], weight), name
+    with pytest.raises(InputError, match="aligner only needs from"):
+        replace(only, from_=None)
+
+
 def test_a_folder_that_holds_another_run_is_left_alone(settings):
     settings.out.mkdir()
     notes = settings.out / "notes.txt"
