@@ -98,9 +98,10 @@ measured on {held_out} clips per set, whose sentences and speakers were never me
   and the transformer behind it learns the phoneme of every frame.
 - Language models: all parameters are trained, on features of the frozen encoders and through
   projectors that are thrown away. They learn ASR first and then all three tasks, at audio rates 2
-  to 16 and video rates 1 to 5, and some plain text.
-- `omni-avsr-st`: LoRA of rank 16 on all linear layers, shared and per task, and projectors for the
-  audio rates 4 and 16 and the video rates 2 and 5.
+  to 16 and video rates 1 to 5, and every fourth step other sentences of the grammars as plain text.
+  A tenth of the features' numbers and short stretches of them are hidden.
+- `omni-avsr-st`: LoRA of rank 16 on all linear layers, shared and per task, projectors for the
+  audio rates 4 and 16 and the video rates 2 and 5, and the aligner that finds when words are said.
 
 AdamW with warm-up and cosine decay, gradients clipped at 1, bf16. To reproduce:
 `python -m tools.tiny_towers --help`.

@@ -4,11 +4,9 @@ The aligner names a character somewhere inside of it. So the end of a word's las
 start of the next word's first are both guesses of the one moment between the two words.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from omni_avsr.decode.decode import Decoded
 from omni_avsr.decode.transcripts import Word
@@ -37,7 +35,7 @@ def words_of(
     words = decoded.text.split()
     whole = (0.0, len(named) / AUDIO_FPS)
     times = word_times(aligner, named, words)
-    probabilities = word_probabilities(decoded, processor)
+    probabilities = processor.word_probabilities(decoded.ids, decoded.sums)
     found = []
     for number, word in enumerate(words):
         begin, end = [round(start + time, 3) for time in times.get(number, whole)]
@@ -77,20 +75,3 @@ def _boundaries(words: Sequence[Sequence[Span]]) -> Iterator[Times]:
                 end = following
         yield start, end
         start = following
-
-
-def word_probabilities(decoded: Decoded, processor: OmniAVSRProcessor) -> list[float]:
-    """The probability of each word of a transcript: the product of its tokens'."""
-    totals = [0.0] * len(decoded.text.split())
-    log_probs = np.diff(decoded.sums, prepend=0.0).tolist()
-    before = ""
-    waiting = 0.0  # log-probability of tokens that begin the next word, such as a space
-    for number, log_prob in enumerate(log_probs):
-        if before == decoded.text:  # what follows is its end and padding
-            break
-        waiting += log_prob
-        (said,) = processor.batch_decode(torch.tensor([decoded.ids[: number + 1]]))
-        if said != before:
-            totals[len(said.split()) - 1] += waiting
-            before, waiting = said, 0.0
-    return [math.exp(total) for total in totals]

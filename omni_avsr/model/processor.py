@@ -3,6 +3,7 @@
 The sequence is [bos] <audio>A..A</audio> <video>V..V</video> [task token] prompt transcript eos.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +244,24 @@ class OmniAVSRProcessor(ProcessorMixin):
         """The transcripts of what `generate` returns."""
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def word_probabilities(self, ids: Sequence[int], sums: Sequence[float]) -> list[float]:
+        """The probability of each word of a transcript: the product of its tokens'.
+
+        It is given as its padded tokens, and the log-probability as far as each of them.
+        """
+        (whole,) = self.batch_decode(torch.tensor([ids]))
+        totals = [0.0] * len(whole.split())
+        before = ""
+        counted = 0.0  # log-probability of the words before, and of tokens like a space after them
+        for number, total in enumerate(sums):
+            if before == whole:  # what follows is its end and padding
+                break
+            (said,) = self.batch_decode(torch.tensor([ids[: number + 1]]))
+            if said != before:
+                totals[len(said.split()) - 1] += total - counted
+                before, counted = said, total
+        return [math.exp(total) for total in totals]
 
 
 def _has_tokenizer(folder: Path) -> bool:

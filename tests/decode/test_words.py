@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omni_avsr.decode.decode import Decoded
-from omni_avsr.decode.words import LATE, word_probabilities, word_times, words_of
+from omni_avsr.decode.words import LATE, word_times, words_of
 from omni_avsr.model import OmniAVSRProcessor
 from omni_avsr.model.aligner import Aligner
 
@@ -82,9 +82,11 @@ def test_a_word_is_as_likely_as_its_tokens_together(processor):
     words, given = ["set", "qx", "now"], [0.9, 0.8, 0.7]
     assert pieces(processor, "qx") > 1
     expected = [one ** pieces(processor, word) for word, one in zip(words, given, strict=True)]
-    found = word_probabilities(decoded(processor, "set qx now", *given), processor)
+    said = decoded(processor, "set qx now", *given)
+    found = processor.word_probabilities(said.ids, said.sums)
     assert found == pytest.approx(expected)
-    assert word_probabilities(decoded(processor, ""), processor) == []
+    silence = decoded(processor, "")
+    assert processor.word_probabilities(silence.ids, silence.sums) == []
 
 
 def test_a_word_that_cannot_be_placed_has_the_times_of_the_whole_and_no_probability(processor):
