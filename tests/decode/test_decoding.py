@@ -20,12 +20,13 @@ from omni_avsr.decode.decode import load_decoder
 from omni_avsr.errors import InputError
 from omni_avsr.files import as_lines, read_rows
 from omni_avsr.measure.evaluate import decode_file
-from omni_avsr.model.beams import Generated
+from omni_avsr.model.beams import Generated, Search
 from omni_avsr.run import finish_run, start_run
 from omni_avsr.settings import CheckpointOptions, DecodeSettings, EvaluateSettings
 from omni_avsr.tasks import CLEAN, SAMPLES_PER_VIDEO_FRAME, Condition, Route, Task
 from tests.support.corpus import write_split
 from tests.support.interruptions import Killed
+from tests.support.towers import clips as random_clips
 
 CLIPS = 7
 
@@ -348,6 +349,35 @@ def test_what_a_transcript_repeats_at_its_limit_is_kept_once():
     (decoded,) = decoder.decoded(found)
     assert decoded.text == "set blue now"
     assert decoded.is_cut
+
+
+def test_clips_that_are_done_make_room_for_those_of_the_next_batch(settings, monkeypatch):
+    decoder = load_decoder(settings)
+    route = decoder.model.config.choose("avsr")
+    batches = []
+    for lengths in ((50, 6, 8, 5), (7, 40, 6, 9)):
+        media = decoder.processor.media(**random_clips(*lengths))
+        batches.append(decoder.model.encode(media))
+    expected = []
+    for batch in batches:
+        expected += decoder.transcribe(batch, route, beams=2, max_new_tokens=None)
+    joined = []
+    join = Search.join
+
+    def counted(self, other):
+        joined.append(other.clips)
+        join(self, other)
+
+    monkeypatch.setattr(Search, "join", counted)
+    stream = decoding.Stream(decoder, route, beams=2, max_new_tokens=None)
+    found = {}
+    for batch in batches:
+        found.update(stream.add(batch))
+    assert joined  # while the long clip of the first batch is decoded
+    assert stream.search is not None
+    found.update(stream.finish())
+    assert stream.search is None  # with its cache
+    assert [found[clip].text for clip in range(8)] == [one.text for one in expected]
 
 
 def test_killed_decoding_is_resumed(settings, tmp_path):
