@@ -11,6 +11,7 @@ from omni_avsr.tasks import VERSION as __version__
 from omni_avsr.tasks import Condition, Route, Task
 
 if TYPE_CHECKING:
+    from omni_avsr.decode.live import Live
     from omni_avsr.decode.transcribe import Transcriber, transcribe
     from omni_avsr.model import (
         AVHubertConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "Condition",
     "Features",
     "InputError",
+    "Live",
     "Media",
     "OmniAVSR",
     "OmniAVSRConfig",
@@ -43,10 +45,15 @@ __all__ = [
     "transcribe",
 ]
 
+MODULES = {  # of the names that are not in omni_avsr.model
+    "Live": "omni_avsr.decode.live",
+    "Transcriber": "omni_avsr.decode.transcribe",
+    "transcribe": "omni_avsr.decode.transcribe",
+}
+
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'omni_avsr' has no attribute {name!r}")
-    is_short_way = name in ("Transcriber", "transcribe")
-    module = "omni_avsr.decode.transcribe" if is_short_way else "omni_avsr.model"
+    module = MODULES.get(name, "omni_avsr.model")
     return getattr(import_module(module), name)

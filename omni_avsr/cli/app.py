@@ -31,7 +31,13 @@ from omni_avsr.cli.terminal import (
 )
 from omni_avsr.errors import InputError
 from omni_avsr.run import silence_libraries
-from omni_avsr.settings import DecodeSettings, DemoSettings, TrainSettings, TranscribeSettings
+from omni_avsr.settings import (
+    DecodeSettings,
+    DemoSettings,
+    LiveSettings,
+    TrainSettings,
+    TranscribeSettings,
+)
 from omni_avsr.tasks import VERSION
 
 ABOUT = (
@@ -222,6 +228,20 @@ def transcribe(
 
     if code := run(settings, files):
         raise typer.Exit(code)
+
+
+@app.command("live", rich_help_panel=MODELS)
+@takes(LiveSettings)
+def live(
+    settings: LiveSettings,
+    file: Annotated[Path, typer.Argument(help="A video, mouth clip or sound.")],
+) -> None:
+    """Show what is said in a file while it plays; words appear as they settle."""
+    with quick_imports():
+        from omni_avsr.cli.live import run
+
+    silence_libraries()
+    run(settings, file)
 
 
 app.add_typer(measure.app)

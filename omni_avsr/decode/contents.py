@@ -142,7 +142,7 @@ def _mouths(
     if probe.fps is None:
         return None
     if probe.size == (MOUTH_SIZE, MOUTH_SIZE):
-        return Lips(partial(_frames_of_clip, file))
+        return Lips(partial(frames_of_clip, file))
     detect = faces.yunet(settings.detector, settings.download)
     read = partial(streams.video_frames, file)
     tracks, frames = faces.find(lambda: _readable(read(), problems), detect)
@@ -162,7 +162,7 @@ def _mouths(
     return Lips(partial(_crops, read, stretches), cuts)
 
 
-def _frames_of_clip(file: Path) -> Iterator[Crop]:
+def frames_of_clip(file: Path) -> Iterator[Crop]:
     """The frames of a mouth clip; None where nothing is shown."""
     for frame in streams.video_frames(file, "gray"):
         is_shown = frame.shape == (MOUTH_SIZE, MOUTH_SIZE) and frame.any()

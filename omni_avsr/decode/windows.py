@@ -58,7 +58,7 @@ class Window:
 
 
 @dataclass
-class _Held:
+class Held:
     """The moments that no window has taken yet."""
 
     first: int = 0  # frame number of the first moment
@@ -74,7 +74,7 @@ class _Held:
     def take(self, count: int) -> Iterator[Window]:
         """Removes the first moments and yields their window, unless all of them are silent."""
         first = self.first
-        window = _window(self.drop(count), first)
+        window = window_of(self.drop(count), first)
         if window is not None:
             yield window
 
@@ -103,7 +103,7 @@ def moments(
     previous: Crop = None
     for sound, mouth in _paired(sounds, mouths):
         if sound is None:
-            motion = _motion(previous, mouth)
+            motion = motion_between(previous, mouth)
             yield Moment(None, mouth, activity=motion, silent=mouth is None)
         else:
             loudness = float(np.sqrt(np.square(sound).mean()))
@@ -111,7 +111,7 @@ def moments(
         previous = mouth
 
 
-def _motion(previous: Crop, mouth: Crop) -> float:
+def motion_between(previous: Crop, mouth: Crop) -> float:
     """The mean change of a pixel between two frames, in grey values."""
     if previous is None or mouth is None:
         return 0.0
@@ -163,33 +163,33 @@ def windows(
     """
     most_frames = max(int(longest * VIDEO_FPS), 2 * SHORTEST)
     pause_frames = max(int(pause * VIDEO_FPS), 1)
-    held = _Held()
+    held = Held()
     for moment in stream:
         number = held.first + len(held.moments)
-        if held.moments and (number in cuts or _sees(moment) != _sees(held.moments[-1])):
+        if held.moments and (number in cuts or sees(moment) != sees(held.moments[-1])):
             yield from held.take(len(held.moments))
         held.moments.append(moment)
-        if _is_silence(held.moments, pause_frames):
+        if is_silence(held.moments, pause_frames):
             held.drop(max(len(held.moments) - MARGIN, 0))  # something may be said next
-        elif _ends_in_pause(held.moments, pause_frames):
+        elif ends_in_pause(held.moments, pause_frames):
             yield from held.take(len(held.moments))
         elif len(held.moments) >= most_frames:
-            yield from held.take(_quietest_place(held.moments))
+            yield from held.take(quietest_place(held.moments))
     yield from held.take(len(held.moments))
 
 
-def _sees(moment: Moment) -> bool:
+def sees(moment: Moment) -> bool:
     return moment.mouth is not None
 
 
-def _is_silence(held: Sequence[Moment], pause_frames: int) -> bool:
+def is_silence(held: Sequence[Moment], pause_frames: int) -> bool:
     """Whether nothing has been said for the length of a pause or longer."""
     if held[-1].sound is None or len(held) < pause_frames:
         return False
     return all(moment.silent for moment in held)
 
 
-def _ends_in_pause(held: Sequence[Moment], pause_frames: int) -> bool:
+def ends_in_pause(held: Sequence[Moment], pause_frames: int) -> bool:
     """Whether something was said, and then nothing for the length of a pause."""
     if held[-1].sound is None or len(held) < pause_frames:
         return False
@@ -198,7 +198,7 @@ def _ends_in_pause(held: Sequence[Moment], pause_frames: int) -> bool:
     return all(moment.silent or moment.activity < QUIET * loudest for moment in last)
 
 
-def _quietest_place(held: Sequence[Moment]) -> int:
+def quietest_place(held: Sequence[Moment]) -> int:
     """Where to cut: in the middle of the frames that are quietest together, in the last third."""
     start = max(2 * len(held) // 3, SHORTEST)
     end = len(held) - QUIET_PLACE // 2
@@ -207,7 +207,7 @@ def _quietest_place(held: Sequence[Moment]) -> int:
     return start + int(np.argmin(sums[start:end]))
 
 
-def _window(held: Sequence[Moment], first: int) -> Window | None:
+def window_of(held: Sequence[Moment], first: int) -> Window | None:
     """The window of these moments without the silence around it; None if all of it is silent."""
     spoken = [index for index, moment in enumerate(held) if not moment.silent]
     if not spoken:

@@ -27,19 +27,21 @@ def words_of(
     decoded: Decoded,
     processor: OmniAVSRProcessor,
     start: float,
+    begun: Sequence[str] = (),
 ) -> tuple[Word, ...]:
     """The words of what was decoded, which is said from `start` on, in frames as `named`.
 
-    A word that the aligner cannot place has the times of the whole, and no probability.
+    Words that it has begun with are found, too, but left out. A word that the aligner cannot place
+    has the times of the whole, and no probability.
     """
     words = decoded.text.split()
     whole = (0.0, len(named) / AUDIO_FPS)
-    times = word_times(aligner, named, words)
+    times = word_times(aligner, named, [*begun, *words])
     probabilities = processor.word_probabilities(decoded.ids, decoded.sums)
     found = []
-    for number, word in enumerate(words):
+    for number, (word, sure) in enumerate(zip(words, probabilities, strict=True), len(begun)):
         begin, end = [round(start + time, 3) for time in times.get(number, whole)]
-        probability = round(probabilities[number], 4) if number in times else None
+        probability = round(sure, 4) if number in times else None
         found.append(Word(word, begin, end, probability))
     return tuple(found)
 

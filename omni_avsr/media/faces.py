@@ -91,6 +91,12 @@ class Track:
         self.box = face.box
         self.patch = patch
 
+    def forget(self, first: int) -> None:
+        """Drops what was seen before this frame."""
+        while self.frames[0] < first:
+            for values in (self.frames, self.points, self.motion):
+                del values[0]
+
     def expected_box(self, frame: int) -> np.ndarray:
         """Returns where the face is if it moves on; where it was if it has long been lost."""
         passed = frame - self.frames[-1]
@@ -261,7 +267,7 @@ def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track],
             continue
         grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         remembered = [track for track in remembered if index - track.frames[-1] <= REMEMBERED]
-        known = _same_faces(remembered, faces, index)
+        known = same_faces(remembered, faces, index)
         for place, face in enumerate(faces):
             if place not in known:
                 known[place] = Track()
@@ -272,7 +278,7 @@ def follow(frames: Iterable[np.ndarray], detect: Detector) -> tuple[list[Track],
     return tracks, count
 
 
-def _same_faces(tracks: Sequence[Track], faces: Sequence[Face], frame: int) -> dict[int, Track]:
+def same_faces(tracks: Sequence[Track], faces: Sequence[Face], frame: int) -> dict[int, Track]:
     """Returns the track of each face, by its place, that is where a known face is expected.
 
     Those that overlap most are paired first. Also lost faces are known: one that comes back to its

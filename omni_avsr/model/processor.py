@@ -149,13 +149,21 @@ class OmniAVSRProcessor(ProcessorMixin):
         return media
 
     def batch(
-        self, given: Media | Features, route: Route, text: Sequence[str] | None = None
+        self,
+        given: Media | Features,
+        route: Route,
+        text: Sequence[str] | None = None,
+        begun: Sequence[str] | None = None,
     ) -> Batch:
         """The token sequences of a route for these media, or for their features.
 
-        With text they have labels and are padded on the right, without on the left.
+        With text they have labels and are padded on the right, without on the left. What a
+        transcript has begun with is decoded on from.
         """
         prefixes = self._prefixes(given, route)
+        if begun is not None:
+            pairs = zip(prefixes, map(self._ids, begun), strict=True)
+            prefixes = [torch.cat(pair) for pair in pairs]
         pad = self.config.pad_token_id
         media = given if isinstance(given, Media) else None
         features = given if isinstance(given, Features) else None

@@ -8,6 +8,7 @@ types. Needs nothing but Python.
 from omni_avsr.settings.base import Settings
 from omni_avsr.settings.data import CheckSettings, PrepareSettings
 from omni_avsr.settings.decode import DecodeSettings, DecodingOptions, EvaluateSettings
+from omni_avsr.settings.live import LiveSettings
 from omni_avsr.settings.plan import PlanSettings
 from omni_avsr.settings.shared import CheckpointOptions
 from omni_avsr.settings.toy import DemoSettings, ToySettings
@@ -21,6 +22,7 @@ __all__ = [
     "DecodingOptions",
     "DemoSettings",
     "EvaluateSettings",
+    "LiveSettings",
     "PlanSettings",
     "PrepareSettings",
     "Settings",

@@ -58,8 +58,8 @@ class ToyOptions(Settings):
 
 
 @dataclass(frozen=True)
-class FaceOptions(Settings):
-    """How the mouth is found in raw video."""
+class DetectorOptions(Settings):
+    """What finds faces in raw video."""
 
     detector: Path | None = option(
         None,
@@ -67,6 +67,12 @@ class FaceOptions(Settings):
         must_exist=True,
     )
     download: bool = option(True, "Whether the detector may be downloaded.")
+
+
+@dataclass(frozen=True)
+class FaceOptions(DetectorOptions):
+    """How the mouth is found in raw video."""
+
     face: int | None = option(
         None, "Which face: 1 is the one seen longest.  [default: the one that speaks]", bounds=COUNT
     )

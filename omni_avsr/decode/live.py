@@ -1,0 +1,307 @@
+"""Captions while someone speaks.
+
+What was said since the last pause is decoded again and again, as more of it comes. A word settles
+once the aligner finds its end a moment before the newest sound: then what follows is not going to
+change it. The words that have settled are what the next pass goes on from, so that none is taken
+back.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from omni_avsr.decode.contents import frames_of_clip
+from omni_avsr.decode.inputs import refuse_unreadable
+from omni_avsr.decode.transcribe import Transcriber
+from omni_avsr.decode.transcripts import Word
+from omni_avsr.decode.windows import (
+    MARGIN,
+    SHORTEST,
+    SILENT,
+    Crop,
+    Held,
+    Moment,
+    Window,
+    ends_in_pause,
+    is_silence,
+    motion_between,
+    silence,
+    window_of,
+)
+from omni_avsr.decode.words import words_of
+from omni_avsr.errors import InputError
+from omni_avsr.media import streams
+from omni_avsr.media.faces import yunet
+from omni_avsr.media.live_mouth import LiveMouth
+from omni_avsr.settings import LiveSettings, TranscribeSettings
+from omni_avsr.tasks import MOUTH_SIZE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Task
+
+LAG = VIDEO_FPS  # frames that sound and picture may be out of step
+REMEMBERED = 60 * VIDEO_FPS  # frames whose loudness tells speech from the room's noise
+CHUNK = VIDEO_FPS // 5  # frames of a file that are fed together
+
+Picture = np.ndarray | None
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a pass has found."""
+
+    words: tuple[Word, ...]  # that have settled now and are never taken back
+    tentative: tuple[Word, ...]  # said after them, which may still change
+    ended: bool = False  # whether a pause ends here
+    until: float = 0.0  # seconds that were heard or seen so far
+
+
+class Live:
+    """Transcribes sound and pictures as they come.
+
+    The options are those of `omni-avsr live`, such as task="asr" or patience=0.3. The model needs
+    an aligner.
+    """
+
+    def __init__(self, checkpoint: str | Path | None = None, **options: Any):
+        name = None if checkpoint is None else str(checkpoint)
+        own = LiveSettings(checkpoint=name, **options)
+        shared = TranscribeSettings.__dataclass_fields__.keys() - {"format", "checkpoint"}
+        given = {key: value for key, value in vars(own).items() if key in shared}
+        self.transcriber = Transcriber(name, **given)
+        if self.transcriber.aligner is None:
+            raise InputError(
+                f"{self.transcriber.decoder.name} cannot tell when words are said, which captions "
+                "need: `omni-avsr train --aligner only --from` it"
+            )
+        settings = self.transcriber.settings
+        tasks = self.transcriber.tasks if settings.task == "auto" else [Task(settings.task)]
+        self.tasks = tasks
+        self.patience = own.patience
+        self.pass_frames = max(1, round(own.pass_every * VIDEO_FPS))
+        self.pause_frames = max(1, int(settings.pause * VIDEO_FPS))
+        self.most_frames = int(settings.max_seconds_per_window * VIDEO_FPS)
+        self.sound = _Stream[np.ndarray](expected=any(task.hears for task in tasks))
+        self.mouths = _Stream[Crop](expected=any(task.sees for task in tasks))
+        self.camera: LiveMouth | None = None  # if whole faces are shown
+        self.samples = np.zeros(0, np.float32)  # of a frame that is not complete
+        self.loudness: deque[float] = deque(maxlen=REMEMBERED)
+        self.held = Held()
+        self.settled: list[Word] = []  # of what is held
+        self.latest = 0.0  # the end of the last word that has settled
+        self.fresh = 0  # frames since the last pass
+
+    @property
+    def until(self) -> float:
+        """Seconds that were heard or seen so far."""
+        return (self.held.first + len(self.held.moments)) / VIDEO_FPS
+
+    def feed(
+        self, sound: np.ndarray | None = None, pictures: Iterable[Picture] = ()
+    ) -> Iterator[Caption]:
+        """Takes samples (S,) at 16 kHz and pictures at 25 fps, which both begin together.
+
+        A picture is a BGR frame (H, W, 3), a mouth (96, 96), or None where no face is seen.
+        """
+        if sound is not None:
+            self.samples = np.concatenate([self.samples, np.asarray(sound, np.float32)])
+            complete = len(self.samples) // SAMPLES_PER_VIDEO_FRAME
+            end = complete * SAMPLES_PER_VIDEO_FRAME
+            self.sound.add(self.samples[:end].reshape(complete, SAMPLES_PER_VIDEO_FRAME))
+            self.samples = self.samples[end:]
+        if self.mouths.expected:
+            for picture in pictures:
+                self.mouths.add(self._mouths(picture))
+        yield from self._go_on(at_end=False)
+
+    def finish(self) -> Iterator[Caption]:
+        """Settles what is left at the end."""
+        if len(self.samples):
+            missing = SAMPLES_PER_VIDEO_FRAME - len(self.samples)
+            self.sound.add([np.pad(self.samples, (0, missing))])
+            self.samples = self.samples[:0]
+        if self.camera is not None:
+            self.mouths.add(self.camera.finish())
+        yield from self._go_on(at_end=True)
+        yield from self._end()
+
+    def _mouths(self, picture: Picture) -> Iterable[Crop]:
+        """The mouths that are known after a picture."""
+        if picture is None or picture.ndim == 2:
+            return [picture]
+        if self.camera is None:
+            settings = self.transcriber.settings
+            self.camera = LiveMouth(yunet(settings.detector, settings.download))
+        return self.camera.crops([picture])
+
+    def _go_on(self, at_end: bool) -> Iterator[Caption]:
+        for moment in self._moments(at_end):
+            held = self.held.moments
+            if held and _kind(moment) != _kind(held[-1]):
+                yield from self._end()
+            self.held.moments.append(moment)
+            self.fresh += 1
+            held = self.held.moments
+            if not self.settled and is_silence(held, self.pause_frames):
+                self.held.drop(len(held) - MARGIN)  # something may be said next
+            elif ends_in_pause(held, self.pause_frames):
+                yield from self._end()
+            elif len(held) >= self.most_frames:
+                yield from self._make_room()
+        if self.fresh >= self.pass_frames:
+            yield from self._pass()
+
+    def _moments(self, at_end: bool) -> Iterator[Moment]:
+        """The moments whose sound and picture are there, or have been waited for long enough."""
+        number = self.held.first + len(self.held.moments)
+        while True:
+            self.sound.forget(number)
+            self.mouths.forget(number)
+            if not (self.sound.items or self.mouths.items):
+                return
+            for stream, other in ((self.sound, self.mouths), (self.mouths, self.sound)):
+                if not at_end and not stream.items and stream.is_awaited_by(other):
+                    return
+            yield self._moment()
+            number += 1
+
+    def _moment(self) -> Moment:
+        mouth = self.mouths.items.popleft() if self.mouths.items else None
+        if not self.sound.count:
+            previous = self.held.moments[-1].mouth if self.held.moments else None
+            return Moment(None, mouth, motion_between(previous, mouth), silent=mouth is None)
+        sound = np.zeros(SAMPLES_PER_VIDEO_FRAME, np.float32)
+        if self.sound.items:
+            sound = self.sound.items.popleft()
+        loudness = float(np.sqrt(np.square(sound).mean()))
+        self.loudness.append(loudness)
+        quiet = silence(np.array(self.loudness)) or SILENT
+        return Moment(sound, mouth, loudness, silent=loudness < quiet)
+
+    def _pass(self) -> Iterator[Caption]:
+        """Decodes what is held, and settles the words that ended a moment ago."""
+        self.fresh = 0
+        window = window_of(self.held.moments, self.held.first)
+        if window is None or window.task not in self.tasks:
+            return
+        words = list(self._rising(self._words(window)))
+        count = 0
+        while count < len(words) and words[count].end <= self.until - self.patience:
+            count += 1
+        self._settle(words[:count])
+        yield Caption(tuple(words[:count]), tuple(words[count:]), until=self.until)
+
+    def _end(self) -> Iterator[Caption]:
+        """Settles all that is held, and begins anew."""
+        until = self.until
+        self.fresh = 0
+        window = window_of(self.held.moments, self.held.first)
+        words: list[Word] = []
+        if window is not None and window.task in self.tasks:
+            words = list(self._rising(self._words(window)))
+        was_said = bool(words or self.settled)
+        self.held.drop(len(self.held.moments))
+        self._settle(words)
+        self.settled = []
+        if was_said:
+            yield Caption(tuple(words), (), ended=True, until=until)
+
+    def _make_room(self) -> Iterator[Caption]:
+        """Forgets what was said until the last word that has settled, or settles all."""
+        place = 0
+        if self.settled:
+            place = int(self.settled[-1].end * VIDEO_FPS) - self.held.first
+        if place < SHORTEST:
+            yield from self._end()
+            return
+        self.held.drop(place)
+        self.settled = []
+
+    @torch.no_grad()
+    def _words(self, window: Window) -> Sequence[Word]:
+        """The words of a window after those that have settled."""
+        decoder, settings = self.transcriber.decoder, self.transcriber.settings
+        model, processor = decoder.model, decoder.processor
+        aligner = self.transcriber.aligner
+        assert aligner is not None
+        route = model.config.choose(window.task, settings.audio_rate, settings.video_rate)
+        sounds = None if window.audio is None else [window.audio]
+        mouths = None if window.video is None else [window.video]
+        features = model.encode(processor.media(sounds, mouths).to(decoder.device))
+        before = [word.word for word in self.settled]
+        batch = processor.batch(features, route, begun=[" ".join(before)])
+        found = model.generate_with_scores(
+            batch.to(decoder.device), settings.beams, settings.max_new_tokens
+        )
+        (decoded,) = decoder.decoded(found)
+        (named,) = aligner.named(features)
+        return words_of(aligner, named, decoded, processor, window.start, before)
+
+    def _settle(self, words: Sequence[Word]) -> None:
+        self.settled += words
+        if words:
+            self.latest = words[-1].end
+
+    def _rising(self, words: Iterable[Word]) -> Iterator[Word]:
+        """The words with times that do not go back behind those that have settled."""
+        latest = self.latest
+        for word in words:
+            start = max(word.start, latest)
+            latest = max(word.end, start)
+            yield replace(word, start=start, end=latest)
+
+
+def _kind(moment: Moment) -> tuple[bool, bool]:
+    """Whether there is sound, and whether a face is seen."""
+    return moment.sound is not None, moment.mouth is not None
+
+
+def played(file: Path, track: int | None = None) -> Iterator[tuple[np.ndarray, list[Picture]]]:
+    """The sound and the pictures of each fifth of a second of a file, whichever it has."""
+    refuse_unreadable(file)
+    probe = streams.probe(file)
+    sound = streams.sound_of(file)
+    sounds: Iterator[np.ndarray] = iter(())
+    pictures: Iterator[Picture] = iter(())
+    if streams.probe(sound).sample_rate is not None:
+        sounds = streams.frames_of_sound(streams.audio_blocks(sound, track))
+    if probe.fps is not None:
+        is_mouth = probe.size == (MOUTH_SIZE, MOUTH_SIZE)
+        pictures = iter(frames_of_clip(file) if is_mouth else streams.video_frames(file))
+    while True:
+        heard = list(islice(sounds, CHUNK))
+        seen = list(islice(pictures, CHUNK))
+        if not heard and not seen:
+            return
+        yield np.concatenate(heard) if heard else np.zeros(0, np.float32), seen
+
+
+@dataclass
+class _Stream(Generic[Item]):
+    """The sounds or the pictures that have come and were not taken yet, one per frame."""
+
+    expected: bool  # whether they can come
+    items: deque[Item] = field(default_factory=deque)
+    count: int = 0  # that have come
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Takes what has come; nothing if it is of no use."""
+        if self.expected:
+            before = len(self.items)
+            self.items.extend(items)
+            self.count += len(self.items) - before
+
+    def forget(self, number: int) -> None:
+        """Drops the items of frames before this one, which came too late."""
+        late = number - (self.count - len(self.items))
+        for _ in range(min(max(late, 0), len(self.items))):
+            self.items.popleft()
+
+    def is_awaited_by(self, other: "_Stream") -> bool:
+        """Whether the other stream, which is ahead, has to wait for what is to come."""
+        has_begun = self.count > 0 or other.count <= LAG
+        return self.expected and has_begun and len(other.items) <= LAG

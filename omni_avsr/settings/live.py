@@ -1,0 +1,38 @@
+"""The options of `omni-avsr live`."""
+
+from dataclasses import dataclass
+
+from omni_avsr.settings.base import POSITIVE, WHOLE, option
+from omni_avsr.settings.shared import (
+    CheckpointOptions,
+    DetectorOptions,
+    RateOptions,
+    SoundOptions,
+)
+from omni_avsr.settings.transcribe import SECONDS
+from omni_avsr.tasks import Task
+
+
+@dataclass(frozen=True)
+class LiveSettings(CheckpointOptions, RateOptions, DetectorOptions, SoundOptions):
+    """The options of `omni-avsr live`."""
+
+    task: str = option(
+        "auto",
+        "asr, vsr, avsr, or auto: whatever there is, a voice, a face, or both.",
+        ("auto", *Task),
+    )
+    format: str = option(
+        "text", "text, or jsonl: a line for each time that words settle.", ("text", "jsonl")
+    )
+    fast: bool = option(False, "Read the file as fast as it goes, not as fast as it plays.")
+    patience: float = option(
+        0.4,
+        "Seconds between the end of a word and the newest sound, after which it settles.",
+        bounds=WHOLE,
+    )
+    pass_every: float = option(0.4, "Seconds of new sound between two passes.", bounds=POSITIVE)
+    pause: float = option(0.5, "A pause of so many seconds ends a caption.", bounds=SECONDS)
+    max_seconds_per_window: float = option(
+        12.0, "Most seconds of speech that are decoded together.", bounds=SECONDS
+    )
