@@ -9,7 +9,7 @@ back.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -189,11 +189,14 @@ class Live:
         if window is None or window.task not in self.tasks:
             return
         words = list(self._rising(self._words(window)))
-        count = 0
-        while count < len(words) and words[count].end <= self.until - self.patience:
-            count += 1
+        count = self.certain(words)
         self._settle(words[:count])
         yield Caption(tuple(words[:count]), tuple(words[count:]), until=self.until)
+
+    def certain(self, words: Sequence[Word]) -> int:
+        """How many of the words of a pass, from the first, are not going to change."""
+        newest = self.until - self.patience
+        return len(list(takewhile(lambda word: word.end <= newest, words)))
 
     def _end(self) -> Iterator[Caption]:
         """Settles all that is held, and begins anew."""

@@ -1,0 +1,147 @@
+"""Captions while someone speaks: how late words settle, and how many are wrong.
+
+    python -m benchmarks.live
+
+Plays long recordings of the toy world, of many sentences with pauses, in steps of a fifth of a
+second. Computing takes as long as it takes: a word is late by that, too. Words settle where the
+aligner finds that they ended a moment ago, or, to compare, where two passes agree.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from benchmarks import yardstick
+from omni_avsr import Transcriber
+from omni_avsr.decode.live import Caption, Live, played
+from omni_avsr.decode.transcripts import Word
+from omni_avsr.files import read_rows
+from omni_avsr.tasks import SAMPLE_RATE
+from omni_avsr.text import word_errors
+from omni_avsr.toy.long import Recording, write_recording
+
+COLUMNS = (
+    "world",
+    "task",
+    "words settle by",
+    "WER %",
+    "offline",
+    "first words late, s",
+    "95 %",
+    "last words late, s",
+    "95 %",
+    "all words late, s",
+    "without computing",
+    "guesses that change",
+    "of real time",
+)
+
+
+class Agreeing(Live):
+    """Words settle where two passes agree, which needs nothing but their texts."""
+
+    guessed: Sequence[Word] = ()
+
+    def certain(self, words: Sequence[Word]) -> int:
+        pairs = zip(words, self.guessed, strict=False)
+        same = len(list(takewhile(lambda pair: pair[0].word == pair[1].word, pairs)))
+        self.guessed = words[same:]
+        return same
+
+
+POLICIES = {"their end": Live, "agreement": Agreeing}
+
+
+def main(
+    checkpoint: Annotated[str, typer.Option(help="A run, a model's folder, or tiny.")] = "tiny",
+    worlds: Annotated[str, typer.Option(help="Worlds of the recordings.")] = "grid,open",
+    tasks: Annotated[str, typer.Option(help="Of asr, vsr and avsr.")] = "asr,vsr,avsr",
+    minutes: Annotated[float, typer.Option(help="Length of a recording.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Seed of the recordings.")] = 0,
+) -> None:
+    """Prints a row for each world, task and way to settle."""
+    rows: list[Sequence[str]] = []
+    with TemporaryDirectory() as folder:
+        for world in worlds.split(","):
+            video = write_recording(Path(folder), Recording(world, minutes, seed=seed))
+            for task in tasks.split(","):
+                rows += _rows(checkpoint, world, task, video)
+    yardstick.show(yardstick.Sheet("Live captions", COLUMNS, rows))
+
+
+def _rows(checkpoint: str, world: str, task: str, video: Path) -> Iterator[Sequence[str]]:
+    sentences = read_rows(video.with_suffix(".segments.jsonl"))
+    said = " ".join(sentence["text"] for sentence in sentences)
+    offline = Transcriber(checkpoint, task=task)(video).text
+    for policy, kind in POLICIES.items():
+        shown = Shown()
+        live = kind(checkpoint, task=task)
+        for sound, pictures in played(video):
+            shown.take(live.feed(sound, pictures), len(sound) / SAMPLE_RATE)
+        shown.take(live.finish(), 0.0)
+        wers = [100 * word_errors(said, text).wer for text in (shown.text, offline)]
+        yield world, task, policy, *(f"{wer:.1f}" for wer in wers), *shown.facts()
+
+
+@dataclass
+class Shown:
+    """What was shown, and when."""
+
+    words: list[Word] = field(default_factory=list)
+    late: list[tuple[float, float]] = field(default_factory=list)  # with and without computing
+    first: list[float] = field(default_factory=list)  # of each caption, and how late it was
+    last: list[float] = field(default_factory=list)
+    guesses: list[tuple[int, str]] = field(default_factory=list)  # place of the word, and the word
+    heard: float = 0.0  # seconds
+    ready: float = 0.0  # when all that was heard had been computed
+    computed: float = 0.0  # seconds of computing
+    is_first: bool = True
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.word for word in self.words)
+
+    def take(self, captions: Iterator[Caption], seconds: float) -> None:
+        """Notes the captions after so many more seconds of the recording."""
+        started = time.perf_counter()
+        found = list(captions)
+        took = time.perf_counter() - started
+        self.heard += seconds
+        self.computed += took
+        self.ready = max(self.ready, self.heard) + took
+        for caption in found:
+            for word in caption.words:
+                self.words.append(word)
+                self.late.append((self.ready - word.end, self.heard - word.end))
+                if self.is_first:
+                    self.first.append(self.ready - word.end)
+                    self.is_first = False
+            for place, guess in enumerate(caption.tentative, len(self.words)):
+                self.guesses.append((place, guess.word))
+            if caption.ended and self.words:
+                self.last.append(self.ready - self.words[-1].end)
+                self.is_first = True
+
+    def facts(self) -> Iterator[str]:
+        """The figures after the word error rates."""
+        for values in (self.first, self.last):
+            yield f"{np.mean(values):.2f}"
+            yield f"{np.percentile(values, 95):.2f}"
+        with_computing, without = np.mean(self.late, axis=0)
+        yield f"{with_computing:.2f}"
+        yield f"{without:.2f}"
+        spoken = dict(enumerate(word.word for word in self.words))
+        changed = sum(spoken.get(place) != guess for place, guess in self.guesses)
+        yield f"{100 * changed / max(1, len(self.guesses)):.0f} %"
+        yield f"{self.computed / self.heard:.2f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
