@@ -101,7 +101,8 @@ class ModelOptions(PrecisionOptions):
     audio_encoder: str = option("tiny-audio", "A Whisper: hub id, folder, or tiny-audio.")
     video_encoder: str = option("tiny-video", "An AV-HuBERT: folder, or tiny-video.")
     llm: str = option(
-        "tiny-m", "A causal language model: hub id, folder, GGUF file, or tiny-s, tiny-m, tiny-l."
+        "tiny-m",
+        "A causal language model: hub id, folder, GGUF file, or tiny-s, tiny-m, tiny-l, tiny-multi.",
     )
     lora_rank: int = option(16, "Rank of the LLM's LoRAs.", bounds=WHOLE)
     lora_alpha: float = option(
