@@ -3,6 +3,9 @@
     python -m tools.tiny_towers --stages audio,front_end,video
     python -m tools.tiny_towers --stages features,lm,adapters,package
 
+Of what ships, tiny-multi was made before, by `--stages features,lm --sizes tiny-multi` with 5000
+steps.
+
 Stages can run on different machines, because later stages read the folders of earlier ones. A stage
 whose folders exist in OUT is skipped; delete its folders, and its files in WORK, to repeat it. A
 stage that was interrupted resumes from its checkpoint in WORK. The figures of every stage go to
@@ -40,7 +43,7 @@ READING = 1  # shift of the seed of the clips that the language models read
 
 LEARNING_RATES = {"audio": 2e-3, "front_end": 2e-3, "video": 1.5e-3, "lm": 1.5e-3, "adapters": 2e-3}
 BATCHES = {"audio": 64, "front_end": 256, "video": 64, "lm": 32, "adapters": 32}
-STEPS = "2200,6000,3000,8000,3000"
+STEPS = "2200,6000,3000,8000,1500"
 
 
 @dataclass

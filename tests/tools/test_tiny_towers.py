@@ -67,6 +67,11 @@ def test_every_stage_writes_what_the_next_one_reads(made):
     assert not list((out / "omni-avsr-st").rglob("README.md"))
 
 
+def test_the_shipped_card_is_that_of_the_shipped_results():
+    results = json.loads((SHIPPED / "results.json").read_text())
+    assert (SHIPPED / "README.md").read_text() == card(results, SHIPPED)
+
+
 @needs_espeak
 @pytest.mark.parametrize("name", MODELS)
 def test_the_models_find_their_towers_and_decode(made, name):
