@@ -8,12 +8,14 @@ aligner finds that they ended a moment ago, or, to compare, where two passes agr
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -23,7 +25,7 @@ from omni_avsr import Transcriber
 from omni_avsr.decode.live import Caption, Live, played
 from omni_avsr.decode.transcripts import Word
 from omni_avsr.files import read_rows
-from omni_avsr.tasks import SAMPLE_RATE
+from omni_avsr.tasks import SAMPLE_RATE, Row
 from omni_avsr.text import word_errors
 from omni_avsr.toy.long import Recording, write_recording
 
@@ -77,70 +79,84 @@ def main(
 
 
 def _rows(checkpoint: str, world: str, task: str, video: Path) -> Iterator[Sequence[str]]:
-    sentences = read_rows(video.with_suffix(".segments.jsonl"))
-    said = " ".join(sentence["text"] for sentence in sentences)
+    truth = read_rows(video.with_suffix(".words.jsonl"))
+    said = " ".join(row["word"] for row in truth)
     offline = Transcriber(checkpoint, task=task)(video).text
     for policy, kind in POLICIES.items():
         shown = Shown()
         live = kind(checkpoint, task=task)
         for sound, pictures in played(video):
-            shown.take(live.feed(sound, pictures), len(sound) / SAMPLE_RATE)
-        shown.take(live.finish(), 0.0)
+            shown.take(partial(live.feed, sound, pictures), len(sound) / SAMPLE_RATE)
+        shown.take(live.finish, 0.0)
         wers = [100 * word_errors(said, text).wer for text in (shown.text, offline)]
-        yield world, task, policy, *(f"{wer:.1f}" for wer in wers), *shown.facts()
+        yield world, task, policy, *(f"{wer:.1f}" for wer in wers), *shown.facts(truth)
+
+
+class Settled(NamedTuple):
+    """A word, and when it was shown for good."""
+
+    word: str
+    shown: float  # seconds
+    heard: float  # seconds, as if computing took no time
+    is_first: bool  # of its caption, or its last
+    is_last: bool
 
 
 @dataclass
 class Shown:
     """What was shown, and when."""
 
-    words: list[Word] = field(default_factory=list)
-    late: list[tuple[float, float]] = field(default_factory=list)  # with and without computing
-    first: list[float] = field(default_factory=list)  # of each caption, and how late it was
-    last: list[float] = field(default_factory=list)
+    words: list[Settled] = field(default_factory=list)
     guesses: list[tuple[int, str]] = field(default_factory=list)  # place of the word, and the word
     heard: float = 0.0  # seconds
     ready: float = 0.0  # when all that was heard had been computed
     computed: float = 0.0  # seconds of computing
-    is_first: bool = True
+    begins: bool = True
 
     @property
     def text(self) -> str:
-        return " ".join(word.word for word in self.words)
+        return " ".join(settled.word for settled in self.words)
 
-    def take(self, captions: Iterator[Caption], seconds: float) -> None:
+    def take(self, feed: Callable[[], list[Caption]], seconds: float) -> None:
         """Notes the captions after so many more seconds of the recording."""
         started = time.perf_counter()
-        found = list(captions)
+        captions = feed()
         took = time.perf_counter() - started
         self.heard += seconds
         self.computed += took
         self.ready = max(self.ready, self.heard) + took
-        for caption in found:
+        for caption in captions:
             for word in caption.words:
-                self.words.append(word)
-                self.late.append((self.ready - word.end, self.heard - word.end))
-                if self.is_first:
-                    self.first.append(self.ready - word.end)
-                    self.is_first = False
+                self.words.append(Settled(word.word, self.ready, self.heard, self.begins, False))
+                self.begins = False
             for place, guess in enumerate(caption.tentative, len(self.words)):
                 self.guesses.append((place, guess.word))
             if caption.ended and self.words:
-                self.last.append(self.ready - self.words[-1].end)
-                self.is_first = True
+                self.words[-1] = self.words[-1]._replace(is_last=True)
+                self.begins = True
 
-    def facts(self) -> Iterator[str]:
-        """The figures after the word error rates."""
-        for values in (self.first, self.last):
+    def facts(self, truth: Sequence[Row]) -> Iterator[str]:
+        """The figures after the word error rates, of the words that are right."""
+        late = list(self._late(truth))
+        for chosen in ("is_first", "is_last"):
+            values = [seconds for seconds, _, word in late if getattr(word, chosen)]
             yield f"{np.mean(values):.2f}"
             yield f"{np.percentile(values, 95):.2f}"
-        with_computing, without = np.mean(self.late, axis=0)
-        yield f"{with_computing:.2f}"
-        yield f"{without:.2f}"
-        spoken = dict(enumerate(word.word for word in self.words))
+        yield f"{np.mean([seconds for seconds, _, _ in late]):.2f}"
+        yield f"{np.mean([seconds for _, seconds, _ in late]):.2f}"
+        spoken = dict(enumerate(settled.word for settled in self.words))
         changed = sum(spoken.get(place) != guess for place, guess in self.guesses)
         yield f"{100 * changed / max(1, len(self.guesses)):.0f} %"
         yield f"{self.computed / self.heard:.2f}"
+
+    def _late(self, truth: Sequence[Row]) -> Iterator[tuple[float, float, Settled]]:
+        """How long after its end a word was shown, with and without the time of computing."""
+        said = [row["word"] for row in truth]
+        shown = [settled.word for settled in self.words]
+        for first, place, size in SequenceMatcher(None, said, shown, False).get_matching_blocks():
+            for row, settled in zip(truth[first:][:size], self.words[place:][:size], strict=True):
+                if row["end"] is not None:
+                    yield settled.shown - row["end"], settled.heard - row["end"], settled
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from omni_avsr.model import Features, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.config import IGNORED
 from omni_avsr.tasks import Condition, Route, Task
 from omni_avsr.text import total_errors
-from omni_avsr.train.step import ALIGNER_WEIGHT, routes_of_step
+from omni_avsr.train.step import routes_of_step
 from tools.augment import ZERO_DB, hide
 from tools.corpus import FRAME_FACTORS, ClipBatch, Corpus
 from tools.loop import Loss, Plan, Result
@@ -21,6 +21,7 @@ from tools.terminal import console
 
 TASK_WEIGHTS = {Task.ASR: 1.0, Task.VSR: 1.5, Task.AVSR: 1.0}  # as in the paper
 TEXT_WEIGHT = 0.3
+ALIGNER_WEIGHT = 0.1  # low, as all gradients are clipped together
 TEXT_EVERY = 4  # steps, one of which learns sentences as plain text, too
 TEXT_BATCH = 128  # sentences
 DROPPED = 0.1  # share of the numbers of the features that a model does not see as it learns

@@ -11,8 +11,9 @@ from rich.live import Live as Screen
 from rich.text import Text
 
 from omni_avsr.choice import chosen_model
-from omni_avsr.cli.terminal import name_model
+from omni_avsr.cli.terminal import name_model, note
 from omni_avsr.decode.live import Caption, Live, played
+from omni_avsr.errors import InputError
 from omni_avsr.settings import LiveSettings
 
 
@@ -32,11 +33,19 @@ def run(settings: LiveSettings, file: Path) -> None:
 def _captions(live: Live, file: Path, settings: LiveSettings) -> Iterator[Caption]:
     """The captions of a file, which is read as fast as it plays unless it is to be fast."""
     started = time.monotonic()
-    for sound, pictures in played(file, settings.audio_track):
-        yield from live.feed(sound, pictures)
-        if not settings.fast:
-            time.sleep(max(0.0, started + live.until - time.monotonic()))
+    problem = None
+    try:
+        for sound, pictures in played(file, settings.audio_track):
+            yield from live.feed(sound, pictures)
+            if not settings.fast:
+                time.sleep(max(0.0, started + live.until - time.monotonic()))
+    except InputError as error:  # of a damaged file, after all that can be read
+        problem = error
     yield from live.finish()
+    for text in live.notes:
+        note(f"{file}: {text}")
+    if problem:
+        raise problem
 
 
 def _show(captions: Iterator[Caption]) -> None:
@@ -51,7 +60,7 @@ def _show(captions: Iterator[Caption]) -> None:
             words += [word.word for word in caption.words]
             line = Text(" ".join(words))
             if caption.ended:
-                console.print(Text(f"{_clock(begin)}  ", "dim") + line)
+                console.print(Text.assemble((f"{_clock(begin)}  ", "dim"), line))
                 words = []
                 line = Text()
             elif caption.tentative:

@@ -52,9 +52,9 @@ def windows_of(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) 
     problems = list(contents.problems)
     sounds, mouths, cuts = None, None, frozenset[int]()
     if contents.sounds is not None:
-        sounds = streams.frames_of_sound(_readable(contents.sounds(), problems))
+        sounds = streams.frames_of_sound(readable(contents.sounds(), problems))
     if contents.mouths is not None:
-        mouths = _readable(contents.mouths.read(), problems)
+        mouths = readable(contents.mouths.read(), problems)
         cuts = contents.mouths.cuts
     stream = moments(sounds, mouths, contents.silent)
     left_out = 0  # frames
@@ -72,7 +72,7 @@ def windows_of(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) 
         raise InputError("; ".join(dict.fromkeys(problems)))
 
 
-def _readable(pieces: Iterable[Piece], problems: list[str]) -> Iterator[Piece]:
+def readable(pieces: Iterable[Piece], problems: list[str]) -> Iterator[Piece]:
     """The pieces that can be read; what is wrong with the others is added to the problems."""
     try:
         yield from pieces
@@ -93,7 +93,7 @@ def look(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) -> Con
     loudness = None
     silent = None
     if needs_voice and sounds is not None:
-        loudness = streams.loudness(_readable(sounds(), problems))
+        loudness = streams.loudness(readable(sounds(), problems))
         silent = silence(loudness)
     voice = None if silent is None else loudness
     mouths = _mouths(file, voice, settings, problems) if needs_face else None
@@ -145,7 +145,7 @@ def _mouths(
         return Lips(partial(frames_of_clip, file))
     detect = faces.yunet(settings.detector, settings.download)
     read = partial(streams.video_frames, file)
-    tracks, frames = faces.find(lambda: _readable(read(), problems), detect)
+    tracks, frames = faces.find(lambda: readable(read(), problems), detect)
     least = min(PRESENT * frames, LEAST_SEEN)
     present = [track for track in tracks if len(track.frames) >= least]
     if settings.face is not None and settings.face > len(present):

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from omni_avsr.decode.contents import frames_of_clip
+from omni_avsr.decode.contents import frames_of_clip, readable
 from omni_avsr.decode.inputs import refuse_unreadable
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import Word
@@ -29,6 +29,7 @@ from omni_avsr.decode.windows import (
     Moment,
     Window,
     ends_in_pause,
+    frames_of,
     is_silence,
     motion_between,
     silence,
@@ -37,7 +38,7 @@ from omni_avsr.decode.windows import (
 from omni_avsr.decode.words import words_of
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
-from omni_avsr.media.faces import yunet
+from omni_avsr.media.faces import NoDetector, yunet
 from omni_avsr.media.live_mouth import LiveMouth
 from omni_avsr.settings import LiveSettings, TranscribeSettings
 from omni_avsr.tasks import MOUTH_SIZE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Task
@@ -56,7 +57,7 @@ class Caption:
 
     words: tuple[Word, ...]  # that have settled now and are never taken back
     tentative: tuple[Word, ...]  # said after them, which may still change
-    ended: bool = False  # whether a pause ends here
+    ended: bool = False  # whether a pause, or a face that comes or goes, ends the caption
     until: float = 0.0  # seconds that were heard or seen so far
 
 
@@ -83,16 +84,24 @@ class Live:
         self.tasks = tasks
         self.patience = own.patience
         self.pass_frames = max(1, round(own.pass_every * VIDEO_FPS))
-        self.pause_frames = max(1, int(settings.pause * VIDEO_FPS))
-        self.most_frames = int(settings.max_seconds_per_window * VIDEO_FPS)
-        self.sound = _Stream[np.ndarray](expected=any(task.hears for task in tasks))
-        self.mouths = _Stream[Crop](expected=any(task.sees for task in tasks))
+        lengths = frames_of(settings.max_seconds_per_window, settings.pause)
+        self.most_frames, self.pause_frames = lengths
+        hears = any(task.hears for task in tasks)
+        # A model of one or the other hears
+        sees = Task.AVSR in tasks or not hears
+        self.sound = _Stream[np.ndarray](expected=hears)
+        self.mouths = _Stream[Crop](expected=sees)
+        self.mouth: Crop = None  # the last one
+        self.repeated = 0  # how often, since it came
+        self.left_out = 0  # frames that no task can be done in
+        self.notes: list[str] = []  # what was done otherwise than expected
         self.camera: LiveMouth | None = None  # if whole faces are shown
         self.samples = np.zeros(0, np.float32)  # of a frame that is not complete
         self.loudness: deque[float] = deque(maxlen=REMEMBERED)
         self.held = Held()
         self.settled: list[Word] = []  # of what is held
         self.latest = 0.0  # the end of the last word that has settled
+        self.is_open = False  # whether words have settled since a caption ended
         self.fresh = 0  # frames since the last pass
 
     @property
@@ -102,32 +111,39 @@ class Live:
 
     def feed(
         self, sound: np.ndarray | None = None, pictures: Iterable[Picture] = ()
-    ) -> Iterator[Caption]:
+    ) -> list[Caption]:
         """Takes samples (S,) at 16 kHz and pictures at 25 fps, which both begin together.
 
-        A picture is a BGR frame (H, W, 3), a mouth (96, 96), or None where no face is seen.
+        The samples are floats from -1 to 1, or int16. A picture is a BGR frame (H, W, 3), a mouth
+        (96, 96), or None where no face is seen.
         """
         if sound is not None:
-            self.samples = np.concatenate([self.samples, np.asarray(sound, np.float32)])
+            self.samples = np.concatenate([self.samples, _as_floats(sound)])
             complete = len(self.samples) // SAMPLES_PER_VIDEO_FRAME
             end = complete * SAMPLES_PER_VIDEO_FRAME
-            self.sound.add(self.samples[:end].reshape(complete, SAMPLES_PER_VIDEO_FRAME))
+            frames = self.samples[:end].reshape(complete, SAMPLES_PER_VIDEO_FRAME)
+            self.sound.add(frames, self._number)
             self.samples = self.samples[end:]
         if self.mouths.expected:
             for picture in pictures:
-                self.mouths.add(self._mouths(picture))
-        yield from self._go_on(at_end=False)
+                self.mouths.add(self._mouths(picture), self._number)
+        return list(self._go_on(at_end=False))
 
-    def finish(self) -> Iterator[Caption]:
+    def finish(self) -> list[Caption]:
         """Settles what is left at the end."""
         if len(self.samples):
             missing = SAMPLES_PER_VIDEO_FRAME - len(self.samples)
-            self.sound.add([np.pad(self.samples, (0, missing))])
+            self.sound.add([np.pad(self.samples, (0, missing))], self._number)
             self.samples = self.samples[:0]
         if self.camera is not None:
-            self.mouths.add(self.camera.finish())
-        yield from self._go_on(at_end=True)
-        yield from self._end()
+            self.mouths.add(self.camera.finish(), self._number)
+        captions = [*self._go_on(at_end=True), *self._end()]
+        if self.left_out:
+            self.notes.append(
+                f"{self.left_out / VIDEO_FPS:.0f} s left out, in which there is not all that "
+                f"{' or '.join(self.tasks)} needs"
+            )
+        return captions
 
     def _mouths(self, picture: Picture) -> Iterable[Crop]:
         """The mouths that are known after a picture."""
@@ -135,7 +151,14 @@ class Live:
             return [picture]
         if self.camera is None:
             settings = self.transcriber.settings
-            self.camera = LiveMouth(yunet(settings.detector, settings.download))
+            try:
+                self.camera = LiveMouth(yunet(settings.detector, settings.download))
+            except NoDetector as error:
+                if settings.task != "auto" or Task.ASR not in self.tasks:
+                    raise
+                self.notes.append(f"only heard, as lips cannot be read: {error}")
+                self.mouths.expected = False
+                return []
         return self.camera.crops([picture])
 
     def _go_on(self, at_end: bool) -> Iterator[Caption]:
@@ -146,8 +169,8 @@ class Live:
             self.held.moments.append(moment)
             self.fresh += 1
             held = self.held.moments
-            if not self.settled and is_silence(held, self.pause_frames):
-                self.held.drop(len(held) - MARGIN)  # something may be said next
+            if not self.is_open and is_silence(held, self.pause_frames):
+                self.held.keep(MARGIN)  # something may be said next
             elif ends_in_pause(held, self.pause_frames):
                 yield from self._end()
             elif len(held) >= self.most_frames:
@@ -157,20 +180,23 @@ class Live:
 
     def _moments(self, at_end: bool) -> Iterator[Moment]:
         """The moments whose sound and picture are there, or have been waited for long enough."""
-        number = self.held.first + len(self.held.moments)
         while True:
-            self.sound.forget(number)
-            self.mouths.forget(number)
+            self.sound.forget(self._number)
+            self.mouths.forget(self._number)
             if not (self.sound.items or self.mouths.items):
                 return
             for stream, other in ((self.sound, self.mouths), (self.mouths, self.sound)):
                 if not at_end and not stream.items and stream.is_awaited_by(other):
                     return
             yield self._moment()
-            number += 1
+
+    @property
+    def _number(self) -> int:
+        """That of the frame that comes next."""
+        return self.held.first + len(self.held.moments)
 
     def _moment(self) -> Moment:
-        mouth = self.mouths.items.popleft() if self.mouths.items else None
+        mouth = self._next_mouth()
         if not self.sound.count:
             previous = self.held.moments[-1].mouth if self.held.moments else None
             return Moment(None, mouth, motion_between(previous, mouth), silent=mouth is None)
@@ -181,6 +207,16 @@ class Live:
         self.loudness.append(loudness)
         quiet = silence(np.array(self.loudness)) or SILENT
         return Moment(sound, mouth, loudness, silent=loudness < quiet)
+
+    def _next_mouth(self) -> Crop:
+        """The mouth of the next frame; for a few frames the last one, where none has come."""
+        if self.mouths.items:
+            self.mouth, self.repeated = self.mouths.items.popleft(), 0
+        elif self.repeated < MARGIN:
+            self.repeated += 1
+        else:
+            self.mouth = None
+        return self.mouth
 
     def _pass(self) -> Iterator[Caption]:
         """Decodes what is held, and settles the words that ended a moment ago."""
@@ -204,14 +240,16 @@ class Live:
         self.fresh = 0
         window = window_of(self.held.moments, self.held.first)
         words: list[Word] = []
-        if window is not None and window.task in self.tasks:
+        if window is not None and window.task not in self.tasks:
+            self.left_out += window.frames
+        elif window is not None:
             words = list(self._rising(self._words(window)))
-        was_said = bool(words or self.settled)
-        self.held.drop(len(self.held.moments))
+        self.held.keep(0)
         self._settle(words)
         self.settled = []
-        if was_said:
+        if self.is_open:
             yield Caption(tuple(words), (), ended=True, until=until)
+        self.is_open = False
 
     def _make_room(self) -> Iterator[Caption]:
         """Forgets what was said until the last word that has settled, or settles all."""
@@ -247,6 +285,7 @@ class Live:
     def _settle(self, words: Sequence[Word]) -> None:
         self.settled += words
         if words:
+            self.is_open = True
             self.latest = words[-1].end
 
     def _rising(self, words: Iterable[Word]) -> Iterator[Word]:
@@ -264,23 +303,46 @@ def _kind(moment: Moment) -> tuple[bool, bool]:
 
 
 def played(file: Path, track: int | None = None) -> Iterator[tuple[np.ndarray, list[Picture]]]:
-    """The sound and the pictures of each fifth of a second of a file, whichever it has."""
+    """The sound and the pictures of each fifth of a second of a file, whichever it has.
+
+    What could not be read is raised after the last of them.
+    """
     refuse_unreadable(file)
+    problems: list[str] = []
     probe = streams.probe(file)
     sound = streams.sound_of(file)
     sounds: Iterator[np.ndarray] = iter(())
     pictures: Iterator[Picture] = iter(())
-    if streams.probe(sound).sample_rate is not None:
-        sounds = streams.frames_of_sound(streams.audio_blocks(sound, track))
+    has_sound = streams.probe(sound).sample_rate is not None
+    if not has_sound and probe.fps is None:
+        raise InputError(f"{file} has neither sound nor video")
+    if has_sound:
+        blocks = readable(streams.audio_blocks(sound, track), problems)
+        sounds = streams.frames_of_sound(blocks)
     if probe.fps is not None:
         is_mouth = probe.size == (MOUTH_SIZE, MOUTH_SIZE)
-        pictures = iter(frames_of_clip(file) if is_mouth else streams.video_frames(file))
+        frames = frames_of_clip(file) if is_mouth else streams.video_frames(file)
+        pictures = readable(frames, problems)
     while True:
         heard = list(islice(sounds, CHUNK))
         seen = list(islice(pictures, CHUNK))
         if not heard and not seen:
-            return
+            break
         yield np.concatenate(heard) if heard else np.zeros(0, np.float32), seen
+    if problems:
+        raise InputError("; ".join(problems))
+
+
+def _as_floats(sound: np.ndarray) -> np.ndarray:
+    """Samples (S,) as floats from -1 to 1."""
+    samples = np.asarray(sound)
+    if samples.ndim != 1:
+        raise InputError(f"sound of shape {samples.shape}, one channel (samples,) expected")
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / 32768
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"sound of {samples.dtype}, floats from -1 to 1 or int16 expected")
+    return samples.astype(np.float32)
 
 
 @dataclass
@@ -291,12 +353,13 @@ class _Stream(Generic[Item]):
     items: deque[Item] = field(default_factory=deque)
     count: int = 0  # that have come
 
-    def add(self, items: Iterable[Item]) -> None:
-        """Takes what has come; nothing if it is of no use."""
+    def add(self, items: Iterable[Item], number: int) -> None:
+        """Takes what has come, unless no task needs it. What begins late begins at this frame."""
         if self.expected:
             before = len(self.items)
             self.items.extend(items)
-            self.count += len(self.items) - before
+            came = len(self.items) - before
+            self.count = (self.count or number * bool(came)) + came
 
     def forget(self, number: int) -> None:
         """Drops the items of frames before this one, which came too late."""

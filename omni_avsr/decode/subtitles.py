@@ -26,7 +26,7 @@ def cues(segment: Segment, format: str, highlight: bool = False) -> Iterator[Cue
     In VTT, each word can be marked with the time at which it is to be highlighted.
     """
     words = segment.words
-    if not words or any(word.probability is None for word in words):
+    if not words or all(word.probability is None for word in words):
         yield Cue(segment.start, segment.end, _escaped(segment.text, format))
         return
     for part in _parts(words):

@@ -16,7 +16,7 @@ class Word:
     word: str
     start: float  # seconds, as is the end
     end: float
-    probability: float | None  # None if it could not be placed, and has its segment's times
+    probability: float | None  # None if it could not be placed, and lies between its neighbours
 
 
 @dataclass(frozen=True)

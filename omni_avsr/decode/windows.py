@@ -71,6 +71,10 @@ class Held:
         self.first += len(dropped)
         return dropped
 
+    def keep(self, count: int) -> None:
+        """Removes all moments but the last ones."""
+        self.drop(max(len(self.moments) - count, 0))
+
     def take(self, count: int) -> Iterator[Window]:
         """Removes the first moments and yields their window, unless all of them are silent."""
         first = self.first
@@ -161,24 +165,28 @@ def windows(
 
     No window is longer than `longest` seconds.
     """
-    most_frames = max(int(longest * VIDEO_FPS), 2 * SHORTEST)
-    pause_frames = max(int(pause * VIDEO_FPS), 1)
+    most_frames, pause_frames = frames_of(longest, pause)
     held = Held()
     for moment in stream:
         number = held.first + len(held.moments)
-        if held.moments and (number in cuts or sees(moment) != sees(held.moments[-1])):
+        if held.moments and (number in cuts or _sees(moment) != _sees(held.moments[-1])):
             yield from held.take(len(held.moments))
         held.moments.append(moment)
         if is_silence(held.moments, pause_frames):
-            held.drop(max(len(held.moments) - MARGIN, 0))  # something may be said next
+            held.keep(MARGIN)  # something may be said next
         elif ends_in_pause(held.moments, pause_frames):
             yield from held.take(len(held.moments))
         elif len(held.moments) >= most_frames:
-            yield from held.take(quietest_place(held.moments))
+            yield from held.take(_quietest_place(held.moments))
     yield from held.take(len(held.moments))
 
 
-def sees(moment: Moment) -> bool:
+def frames_of(longest: float, pause: float) -> tuple[int, int]:
+    """The frames of the longest window and of the shortest pause, given in seconds."""
+    return max(int(longest * VIDEO_FPS), 2 * SHORTEST), max(int(pause * VIDEO_FPS), 1)
+
+
+def _sees(moment: Moment) -> bool:
     return moment.mouth is not None
 
 
@@ -198,7 +206,7 @@ def ends_in_pause(held: Sequence[Moment], pause_frames: int) -> bool:
     return all(moment.silent or moment.activity < QUIET * loudest for moment in last)
 
 
-def quietest_place(held: Sequence[Moment]) -> int:
+def _quietest_place(held: Sequence[Moment]) -> int:
     """Where to cut: in the middle of the frames that are quietest together, in the last third."""
     start = max(2 * len(held) // 3, SHORTEST)
     end = len(held) - QUIET_PLACE // 2

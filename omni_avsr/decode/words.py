@@ -4,7 +4,8 @@ The aligner names a character somewhere inside of it. So the end of a word's las
 start of the next word's first are both guesses of the one moment between the two words.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -32,18 +33,25 @@ def words_of(
     """The words of what was decoded, which is said from `start` on, in frames as `named`.
 
     Words that it has begun with are found, too, but left out. A word that the aligner cannot place
-    has the times of the whole, and no probability.
+    has the time between its neighbours, and no probability.
     """
     words = decoded.text.split()
-    whole = (0.0, len(named) / AUDIO_FPS)
     times = word_times(aligner, named, [*begun, *words])
     probabilities = processor.word_probabilities(decoded.ids, decoded.sums)
     found = []
     for number, (word, sure) in enumerate(zip(words, probabilities, strict=True), len(begun)):
-        begin, end = [round(start + time, 3) for time in times.get(number, whole)]
-        probability = round(sure, 4) if number in times else None
-        found.append(Word(word, begin, end, probability))
+        is_placed = number in times
+        between = _gap(times, number, len(named) / AUDIO_FPS)
+        begin, end = [round(start + time, 3) for time in times.get(number, between)]
+        found.append(Word(word, begin, end, round(sure, 4) if is_placed else None))
     return tuple(found)
+
+
+def _gap(times: Mapping[int, Times], number: int, seconds: float) -> Times:
+    """The time between the words before and after one that cannot be placed."""
+    before = [end for place, (_, end) in times.items() if place < number]
+    after = [start for place, (start, _) in times.items() if place > number]
+    return max(before, default=0.0), min(after, default=seconds)
 
 
 def word_times(aligner: Aligner, named: np.ndarray, words: Sequence[str]) -> dict[int, Times]:
@@ -59,21 +67,24 @@ def word_times(aligner: Aligner, named: np.ndarray, words: Sequence[str]) -> dic
 
 
 def _boundaries(words: Sequence[Sequence[Span]]) -> Iterator[Times]:
-    """The times of words, given the frames of their characters.
-
-    Words without a pause between them share a boundary.
-    """
-    first = [characters[0][0] / AUDIO_FPS for characters in words]
-    last = [characters[-1][1] / AUDIO_FPS for characters in words]
-    start = max(0.0, first[0] - LATE) if words else 0.0
-    for number in range(len(words)):
-        end = following = last[number]
-        if number + 1 < len(words):
-            following = max(first[number + 1] - LATE, first[number] + SHORTEST)
-            if first[number + 1] - end <= PAUSE:
-                # A word of one character is named anywhere inside of it
-                if len(words[number + 1]) == 1:
-                    following = end
-                end = following
+    """The times of words, given the frames of their characters."""
+    if not words:
+        return
+    start = max(0.0, words[0][0][0] / AUDIO_FPS - LATE)
+    for word, following in pairwise(words):
+        end, begin = _between(word, following)
         yield start, end
-        start = following
+        start = begin
+    yield start, words[-1][-1][1] / AUDIO_FPS
+
+
+def _between(word: Sequence[Span], following: Sequence[Span]) -> Times:
+    """When a word ends and the following one begins: without a pause, at the same moment."""
+    last = word[-1][1] / AUDIO_FPS
+    first = following[0][0] / AUDIO_FPS
+    begin = max(first - LATE, word[0][0] / AUDIO_FPS + SHORTEST)
+    if first - last > PAUSE:
+        return last, begin
+    if len(following) == 1:  # a character that is a word is named anywhere inside of it
+        return last, last
+    return begin, begin

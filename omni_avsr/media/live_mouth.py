@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from omni_avsr.media.faces import Detector, Track, same_faces
-from omni_avsr.media.mouth import BRIDGED, locate_mouth
+from omni_avsr.media.mouth import BRIDGED, SMOOTHING_REACH, locate_mouth
 from omni_avsr.media.speaker import PREFERENCE
 from omni_avsr.tasks import VIDEO_FPS
 
@@ -48,8 +48,6 @@ class LiveMouth:
 
     def _follow(self, frame: np.ndarray) -> None:
         faces = self.detect(frame)
-        first = self.count - WATCHED
-        self.tracks = [track for track in self.tracks if track.frames[-1] >= first]
         if faces:
             grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
             known = same_faces(self.tracks, faces, self.count)
@@ -58,10 +56,19 @@ class LiveMouth:
                     known[place] = Track()
                     self.tracks.append(known[place])
                 known[place].add(self.count, face, grey)
-                known[place].forget(first)
-        if self.speaker not in self.tracks:
+        first = self.count - WATCHED
+        self.tracks = [track for track in self.tracks if track.frames[-1] >= first]
+        for track in self.tracks:
+            track.forget(first)
+        self._choose()
+
+    def _choose(self) -> None:
+        """Takes the face that moves its mouth most, of those that are seen now if there are any."""
+        seen = [track for track in self.tracks if track.frames[-1] >= self.count - AHEAD]
+        if seen:
+            self.speaker = max(seen, key=self._motion)
+        elif self.speaker not in self.tracks:
             self.speaker = None
-        self.speaker = max(self.tracks, key=self._motion, default=None)
 
     def _motion(self, track: Track) -> float:
         """How much a mouth moves; that of the face that spoke before counts more."""
@@ -73,11 +80,11 @@ class LiveMouth:
         frame = self.frames.popleft()
         if self.speaker is None:
             return None
-        first = number - BRIDGED
-        pairs = zip(self.speaker.frames, self.speaker.points, strict=True)
-        near = [(at - first, points) for at, points in pairs if at >= first]
+        first = number - SMOOTHING_REACH
+        lately = number - BRIDGED
+        pairs = list(zip(self.speaker.frames, self.speaker.points, strict=True))
+        near = [(at - first, points) for at, points in pairs if at >= lately]
         if not near:
             return None
         seen, points = zip(*near, strict=True)
-        place = number - first
-        return locate_mouth(seen, points, place + 1 + AHEAD).crop(frame, place)
+        return locate_mouth(seen, points, SMOOTHING_REACH + 1 + AHEAD).crop(frame, SMOOTHING_REACH)

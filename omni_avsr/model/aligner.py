@@ -40,13 +40,27 @@ class Aligner(nn.Module):
         heads = {name: _Head(width, 1 + len(characters)) for name, width in widths.items()}
         self.heads = nn.ModuleDict(heads)
 
+    @torch.no_grad()
+    def learn_from(self, other: "Aligner") -> None:
+        """Takes over what another one for the same encoders knows."""
+        shared = [one for one in self.characters if one in other.characters]
+        own = [BLANK, *self.classes_of("".join(shared))]
+        known = [BLANK, *other.classes_of("".join(shared))]
+        for name, head in self.heads.items():
+            weights = head.state_dict()
+            for key, weight in other.heads[name].state_dict().items():
+                if key.startswith("classes."):
+                    weights[key][own] = weight[known]
+                else:
+                    weights[key].copy_(weight)
+
     def classes_of(self, text: str) -> list[int]:
         """The classes of a text's characters, in any case; unknown ones are left out."""
         places = map(self.characters.find, text.lower())
         return [1 + place for place in places if place >= 0]
 
     def loss(self, features: Features, texts: Sequence[str]) -> Tensor:
-        """The CTC loss of all texts, mean over the heads. Nothing but they learns from it.
+        """The CTC loss of all texts, mean over the heads, which alone learn from it.
 
         A text that does not fit into its frames counts 0.
         """

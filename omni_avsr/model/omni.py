@@ -122,13 +122,19 @@ class OmniAVSR(PreTrainedModel):
             setattr(self, f"{modality}_compressor", compressor)
 
     def add_aligner(self, characters: str) -> None:
-        """Adds a new aligner that tells these characters apart; of none there is no aligner."""
+        """Adds an aligner that tells these characters apart; without any there is none.
+
+        What an earlier one knows of the encoders and of these characters is kept.
+        """
+        earlier = getattr(self, "aligner", None)
         self.config.characters = characters
         self.aligner = None
         if characters:
             encoders = {modality: self._encoder(modality) for modality in MODALITIES}
             widths = {name: own.config.hidden_size for name, own in encoders.items() if own}
             self.aligner = Aligner(widths, characters).to(self.device)
+            if earlier is not None:
+                self.aligner.learn_from(earlier)
 
     def _add_adapters(self, load_from: Path | None) -> None:
         config = self.config

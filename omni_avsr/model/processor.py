@@ -157,8 +157,8 @@ class OmniAVSRProcessor(ProcessorMixin):
     ) -> Batch:
         """The token sequences of a route for these media, or for their features.
 
-        With text they have labels and are padded on the right, without on the left. What a
-        transcript has begun with is decoded on from.
+        With text they have labels and are padded on the right, without on the left. `begun` is how
+        the transcripts begin: decoding goes on from there.
         """
         prefixes = self._prefixes(given, route)
         if begun is not None:

@@ -22,9 +22,7 @@ class LiveSettings(CheckpointOptions, RateOptions, DetectorOptions, SoundOptions
         "asr, vsr, avsr, or auto: whatever there is, a voice, a face, or both.",
         ("auto", *Task),
     )
-    format: str = option(
-        "text", "text, or jsonl: a line for each time that words settle.", ("text", "jsonl")
-    )
+    format: str = option("text", "text, or jsonl: a line for each pass.", ("text", "jsonl"))
     fast: bool = option(False, "Read the file as fast as it goes, not as fast as it plays.")
     patience: float = option(
         0.4,

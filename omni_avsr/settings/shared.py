@@ -102,8 +102,8 @@ class CheckpointOptions(PrecisionOptions):
 
     checkpoint: str | None = option(
         None,
-        "A run, a model's folder or hub id, tiny or tiny-multi.  [default: the newest run in runs/, "
-        "or tiny]",
+        "A run, a model's folder or hub id, tiny or tiny-multi.  [default: the newest run in "
+        "runs/, or tiny]",
     )
     tower: tuple[str, ...] | None = option(
         None, "Where moved towers are now, such as video=FOLDER,llm=FOLDER.  [default: as recorded]"

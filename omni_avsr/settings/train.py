@@ -102,7 +102,8 @@ class ModelOptions(PrecisionOptions):
     video_encoder: str = option("tiny-video", "An AV-HuBERT: folder, or tiny-video.")
     llm: str = option(
         "tiny-m",
-        "A causal language model: hub id, folder, GGUF file, or tiny-s, tiny-m, tiny-l, tiny-multi.",
+        "A causal language model: hub id, folder, GGUF file, or tiny-s, tiny-m, tiny-l, "
+        "tiny-multi.",
     )
     lora_rank: int = option(16, "Rank of the LLM's LoRAs.", bounds=WHOLE)
     lora_alpha: float = option(
@@ -123,7 +124,7 @@ class ModelOptions(PrecisionOptions):
     aligner: str = option(
         "with",
         "Learn when each word is said, in a small head on each encoder: with the rest; only that, "
-        "for a model that is complete, see --from; or no.",
+        "for a model that is complete (--from); or no, which leaves the head of --from as it is.",
         ("with", "only", "no"),
     )
     audio_context: str = option(
@@ -272,6 +273,8 @@ class TrainSettings(
             yield f"valid {self.valid} is no share: more than 0% and less than 100% is one"
         if self.aligner == "only" and self.from_ is None:
             yield "aligner only needs from, the model that is to tell when words are said"
+        if self.aligner == "only" and (self.valid_every or self.strategy == "fsdp"):
+            yield "aligner only changes no text: leave valid_every and strategy fsdp out"
         if self.strategy == "fsdp" and self.quantize:
             yield (
                 f"strategy fsdp cannot shard an LLM in {self.quantize}: use ddp, or leave quantize "

@@ -113,12 +113,14 @@ def _model(settings: TrainSettings, dtype: Dtypes) -> tuple[OmniAVSR, OmniAVSRPr
 
 
 def _set_aligner(model: OmniAVSR, clips: RunClips, settings: TrainSettings) -> None:
-    """Gives the model an aligner for the characters of its clips, or none if none is wanted."""
-    wanted = ""
-    if settings.aligner != "no":
-        wanted = characters_of(clip.text for clip in clips.train)
-    if not wanted or not set(wanted) <= set(model.config.characters):
-        model.add_aligner(wanted)
+    """Gives the model an aligner for the characters of its clips, unless none is to be learned."""
+    if settings.aligner == "no":
+        if model.aligner is not None:
+            model.aligner.requires_grad_(False)
+        return
+    missing = set(characters_of(clip.text for clip in clips.train)) - set(model.config.characters)
+    if missing:
+        model.add_aligner("".join(sorted({*model.config.characters, *missing})))
     if settings.aligner == "only" and model.aligner is not None:
         model.requires_grad_(False)
         model.aligner.requires_grad_(True)

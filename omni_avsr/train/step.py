@@ -35,7 +35,6 @@ from omni_avsr.train.processes import flattened, gathered
 
 log = logging.getLogger(__name__)
 
-ALIGNER_WEIGHT = 0.1  # so that its gradient hardly counts when all gradients are clipped
 MAX_BAD_STEPS = 3  # consecutive steps with non-finite gradients that end a run
 # 16-mixed needs more patience while its loss scale comes down from 2 ** 16
 MAX_BAD_STEPS_OF_PRECISION = {"16-mixed": 20}
@@ -196,13 +195,13 @@ class Training(lightning.LightningModule):
         return {task: torch.stack(losses).mean() for task, losses in of_routes.items()}
 
     def _aligner_loss(self, features: Features, texts: Sequence[str], tokens: int) -> Tensor:
-        """The weighted loss of the aligner per token, if there is one."""
+        """The loss of the aligner per token, if there is one."""
         aligner = self.model.aligner
-        if aligner is None:
+        if aligner is None or self.settings.aligner == "no":
             return torch.zeros((), device=self.device)
         loss = aligner.loss(features, texts) / max(1, tokens)
         self.log("aligner", loss.detach(), batch_size=len(texts))
-        return ALIGNER_WEIGHT * loss
+        return loss
 
     def _loss(self, features: Features, route: Route, texts: Sequence[str]) -> Tensor:
         batch = self.processor.batch(features, route, texts).to(self.device)
@@ -294,7 +293,7 @@ class Training(lightning.LightningModule):
         """Clips the gradient; a step whose gradients are not finite is skipped."""
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         self._weight_batches_by_tokens(trained)
-        norm = nn.utils.clip_grad_norm_(trained, self.settings.clip or math.inf)
+        norm = self._clipped(trained)
         clips = self.clips
         self.clips = []
         if norm.isfinite():
@@ -302,6 +301,16 @@ class Training(lightning.LightningModule):
             return
         optimizer.zero_grad()
         self._note_bad_step(flattened(gathered(clips)))
+
+    def _clipped(self, trained: Sequence[nn.Parameter]) -> Tensor:
+        """Clips the gradient, and that of the aligner by itself; returns the larger norm."""
+        aligner = self.model.aligner
+        apart = list(aligner.parameters()) if aligner is not None else []
+        others = [weight for weight in trained if not any(weight is one for one in apart)]
+        limit = self.settings.clip or math.inf
+        parts = [part for part in (others, apart) if part]
+        norms = [nn.utils.clip_grad_norm_(part, limit) for part in parts]
+        return torch.stack(norms).max()
 
     def _weight_batches_by_tokens(self, trained: list[nn.Parameter]) -> None:
         """Makes the mean over the batches of a step, which Lightning has taken, one over tokens."""

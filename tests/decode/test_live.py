@@ -137,27 +137,27 @@ def test_what_has_settled_stays_whatever_comes(checkpoint, live, parts, pieces, 
 def test_sound_and_picture_may_be_out_of_step(live, checkpoint):
     sound = speech(3.0)
     pictures = [MOUTH] * 75
-    list(live.feed(sound[: 20 * SAMPLES_PER_VIDEO_FRAME]))
+    live.feed(sound[: 20 * SAMPLES_PER_VIDEO_FRAME])
     assert live.until == 0.0  # it waits for the pictures
     for frame in range(0, 75, 5):
         last = (frame + 25) * SAMPLES_PER_VIDEO_FRAME
-        list(live.feed(sound[last - 5 * SAMPLES_PER_VIDEO_FRAME : last], pictures[frame:][:5]))
+        live.feed(sound[last - 5 * SAMPLES_PER_VIDEO_FRAME : last], pictures[frame:][:5])
     assert set(live.heard_tasks) == {Task.AVSR}
     assert live.until == 3.0
 
 
 def test_where_no_camera_is_there_the_sound_waits_only_at_first(live):
-    list(live.feed(speech(0.8)))
+    live.feed(speech(0.8))
     assert live.until == 0.0
-    list(live.feed(speech(1.2)))
+    live.feed(speech(1.2))
     assert live.until == 2.0
     assert set(live.heard_tasks) == {Task.ASR}
 
 
 def test_a_camera_that_stops_is_waited_for_no_longer_than_a_second(live):
-    list(live.feed(speech(1.0), [MOUTH] * 25))
+    live.feed(speech(1.0), [MOUTH] * 25)
     for _ in range(20):
-        list(live.feed(speech(0.2)))
+        live.feed(speech(0.2))
     assert live.until == pytest.approx(5.0 - LAG / VIDEO_FPS, abs=0.1)
     assert live.heard_tasks[0] == Task.AVSR
     assert live.heard_tasks[-1] == Task.ASR
@@ -179,6 +179,56 @@ def test_speech_without_a_pause_is_decoded_in_parts(live):
         assert len(live.held.moments) <= live.most_frames
     assert_rising(settled(captions), live.until)
     assert len(settled(captions)) > 80
+
+
+def test_a_caption_ends_even_if_its_last_words_have_settled_long_before(live):
+    captions = [*live.feed(speech(1.6))]
+    live._words = lambda window: []  # noise, in which nothing is said
+    for _ in range(60):
+        captions += live.feed(speech(0.2))
+    captions += live.feed(silence(2.0))
+    assert sum(caption.ended for caption in captions) == 1
+    assert not live.is_open
+
+
+def test_a_word_of_another_picture_at_the_end_is_not_heard_by_itself(live):
+    captions = [*live.feed(speech(2.0), [MOUTH] * 47), *live.finish()]  # the camera ends early
+    assert set(live.heard_tasks) == {Task.AVSR}
+    assert sum(caption.ended for caption in captions) == 1
+
+
+def test_a_camera_that_begins_late_is_seen_from_then_on(live):
+    live.feed(speech(2.0))
+    for _ in range(10):
+        live.feed(speech(0.2), [MOUTH] * 5)
+    assert live.heard_tasks[0] == Task.ASR
+    assert live.heard_tasks[-1] == Task.AVSR
+
+
+@pytest.mark.parametrize(
+    ("sound", "message"),
+    [
+        (np.zeros((2, 100), np.float32), "one channel"),
+        (np.zeros(100, np.int32), "floats from -1 to 1 or int16"),
+    ],
+)
+def test_sound_of_another_kind_is_refused(live, sound, message):
+    with pytest.raises(InputError, match=message):
+        live.feed(sound)
+
+
+def test_int16_is_as_loud_as_its_floats(live):
+    live.feed((speech(1.2) * 32767).astype(np.int16))
+    assert live.loudness[0] == pytest.approx(0.1, rel=0.1)
+
+
+def test_without_a_face_detector_the_sound_goes_on(checkpoint, monkeypatch, tmp_path):
+    monkeypatch.delenv("OMNI_AVSR_FACE_DETECTOR", raising=False)
+    monkeypatch.setenv("OMNI_AVSR_CACHE", str(tmp_path))
+    live = Live(checkpoint, download=False, max_new_tokens=2)
+    live.feed(speech(2.0), [np.zeros((120, 160, 3), np.uint8)] * 50)
+    assert live.until == 2.0
+    assert "only heard" in live.notes[0]
 
 
 def test_a_real_pass_goes_on_from_what_has_settled(checkpoint):

@@ -89,16 +89,20 @@ def test_a_word_is_as_likely_as_its_tokens_together(processor):
     assert processor.word_probabilities(silence.ids, silence.sums) == []
 
 
-def test_a_word_that_cannot_be_placed_has_the_times_of_the_whole_and_no_probability(processor):
-    found = words_of(
-        ALIGNER, named("..ab...."), decoded(processor, "ab xx", 0.5, 0.5), processor, 3.0
-    )
+def test_a_word_that_cannot_be_placed_lies_between_its_neighbours(processor):
+    text = "ab xx c yy"
+    said = decoded(processor, text, *[0.5] * 4)
+    found = words_of(ALIGNER, named("..ab................c...."), said, processor, 3.0)
     assert [(word.word, word.start, word.end) for word in found] == [
         ("ab", 3.01, 3.08),
-        ("xx", 3.0, 3.16),
+        ("xx", 3.08, 3.37),
+        ("c", 3.37, 3.42),
+        ("yy", 3.42, 3.5),
     ]
     assert found[0].probability == pytest.approx(0.5 ** pieces(processor, "ab"), abs=1e-4)
-    assert found[1].probability is None
+    assert found[1].probability is found[3].probability is None
+    (alone,) = words_of(ALIGNER, named("....."), decoded(processor, "xx", 0.5), processor, 3.0)
+    assert (alone.start, alone.end, alone.probability) == (3.0, 3.1, None)
 
 
 def test_an_empty_transcript_has_no_words(processor):

@@ -124,6 +124,18 @@ def test_the_aligner_learns_to_find_what_is_said():
         assert 8 * place - 2 <= first < end <= 8 * place + 10
 
 
+def test_new_characters_leave_what_is_known(aligner):
+    wider = Aligner({"audio": 6, "video": 4}, "0abc\u00f1")
+    wider.learn_from(aligner)
+    given = features(9)
+    known = [0, 2, 3, 4]  # of the five characters, and the blank
+    for name, head in wider.heads.items():
+        values, lengths = given.of(name)
+        expected = aligner.heads[name](values, lengths)
+        found = head(values, lengths)[..., known].log_softmax(-1)  # among those that both know
+        torch.testing.assert_close(found, expected)
+
+
 def test_it_is_saved_with_its_model_and_kept_when_a_task_is_merged(make, tmp_path):
     model, _ = make()
     assert model.aligner is None

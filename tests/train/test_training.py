@@ -411,6 +411,11 @@ def test_an_aligner_is_learned_for_a_model_that_is_complete(settings, tmp_path):
         assert torch.equal(weights[name], weight), name
     with pytest.raises(InputError, match="aligner only needs from"):
         replace(only, from_=None)
+    with pytest.raises(InputError, match="aligner only changes no text"):
+        replace(only, valid_every=10)
+    again = replace(settings, aligner="no", from_=str(settings.out), out=tmp_path / "again")
+    kept = OmniAVSR.from_pretrained(fit(again)).aligner
+    assert_same_weights(kept.state_dict(), after.aligner.state_dict())
 
 
 def test_a_folder_that_holds_another_run_is_left_alone(settings):
