@@ -21,6 +21,7 @@ from tools.reading import Lesson, reading_loss, show_result, word_errors
 
 METHOD = "omni-avsr-st"
 MODELS = {METHOD: "tiny-m", f"{METHOD}-multi": "tiny-multi"}  # and the language model of each
+RANKS = {METHOD: 16, f"{METHOD}-multi": 8}  # of their LoRAs: the package has a limit of size
 AUDIO_RATES, VIDEO_RATES = (4, 16), (2, 5)
 MEASURED_RATES = [(4, 2), (16, 5)]
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -60,8 +61,8 @@ def new_model(name: str, out: Path) -> OmniAVSR:
         method=METHOD,
         audio_rates=AUDIO_RATES,
         video_rates=VIDEO_RATES,
-        lora_rank=16,
-        lora_alpha=32.0,
+        lora_rank=RANKS[name],
+        lora_alpha=2.0 * RANKS[name],
         lora_targets=LINEAR_LAYERS,
         video_lora_rank=0,
         projector_width=256,

@@ -100,8 +100,9 @@ measured on {held_out} clips per set, whose sentences and speakers were never me
   projectors that are thrown away. They learn ASR first and then all three tasks, at audio rates 2
   to 16 and video rates 1 to 5, and every fourth step other sentences of the grammars as plain text.
   A tenth of the features' numbers and short stretches of them are hidden.
-- `omni-avsr-st`: LoRA of rank 16 on all linear layers, shared and per task, projectors for the
-  audio rates 4 and 16 and the video rates 2 and 5, and the aligner that finds when words are said.
+- `omni-avsr-st`: LoRA of rank 16 (8 in `-multi`) on all linear layers, shared and per task,
+  projectors for the audio rates 4 and 16 and the video rates 2 and 5, and the aligner that finds
+  when words are said.
 
 AdamW with warm-up and cosine decay, gradients clipped at 1, bf16. To reproduce:
 `python -m tools.tiny_towers --help`.
