@@ -3,8 +3,8 @@
     python -m tools.tiny_towers --stages audio,front_end,video
     python -m tools.tiny_towers --stages features,lm,adapters,package
 
-Of what ships, tiny-multi was made before, by `--stages features,lm --sizes tiny-multi` with 5000
-steps.
+Of what ships, tiny-multi was made apart, by `--stages lm,adapters --sizes tiny-multi` with 5000 and
+800 steps.
 
 Stages can run on different machines, because later stages read the folders of earlier ones. A stage
 whose folders exist in OUT is skipped; delete its folders, and its files in WORK, to repeat it. A
