@@ -48,7 +48,7 @@ LLAMAS = {
     "1B": LlamaShape(2048, 8192, 16, 32, 8),
     "3B": LlamaShape(3072, 8192, 28, 24, 8),
     "8B": LlamaShape(4096, 14336, 32, 32, 8, tie_word_embeddings=False),
-    "small": LlamaShape(64, 128, 2, 4, 2, vocab_size=512),
+    "small": LlamaShape(64, 128, 2, 4, 2, vocab_size=2048),
 }
 SECONDS = (4.0, 5.0, 6.0)  # lengths of the training clips
 REPEATS = 5

@@ -71,7 +71,7 @@ def short_clips(monkeypatch):
 
 @pytest.mark.parametrize("way", ["published", "ours", "checkpointing", "cached"])
 def test_a_step_is_measured_in_miniature(short_clips, way):
-    found = step.measure(512, way)
+    found = step.measure(2048, way)
     assert found["wall"] > 0
     assert (found["share"] > 0) == (way != "published")
 
@@ -79,7 +79,7 @@ def test_a_step_is_measured_in_miniature(short_clips, way):
 def test_only_the_published_way_computes_the_frames_that_pad_a_clip(short_clips):
     of_way = {}
     for published in (True, False):
-        media = step.Step(*yardstick.model_and_processor(512, published)).batch.media
+        media = step.Step(*yardstick.model_and_processor(2048, published)).batch.media
         of_way[published] = media.video_lengths.tolist()
     assert len(set(of_way[True])) == 1
     assert len(set(of_way[False])) > 1
@@ -88,11 +88,11 @@ def test_only_the_published_way_computes_the_frames_that_pad_a_clip(short_clips)
 @pytest.mark.parametrize("way", ["published", "ours", "greedy", "merged"])
 def test_decoding_is_measured_in_miniature(short_clips, way, monkeypatch):
     monkeypatch.setattr(decode, "NEW_TOKENS", 3)
-    assert decode.measure(512, Task.AVSR, way)["wall"] > 0
+    assert decode.measure(2048, Task.AVSR, way)["wall"] > 0
 
 
 def test_the_published_way_finds_what_ours_finds(short_clips):
-    model, processor = yardstick.model_and_processor(512)
+    model, processor = yardstick.model_and_processor(2048)
     both = yardstick.clips()
     together = model.generate(decode.batch_of(processor, both, Task.AVSR), decode.BEAMS, 5)
     decode.decode_as_published()

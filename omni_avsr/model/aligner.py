@@ -64,14 +64,20 @@ class Aligner(nn.Module):
 
         A text that does not fit into its frames counts 0.
         """
-        classes = [torch.tensor(self.classes_of(text), dtype=torch.long) for text in texts]
-        sizes = torch.tensor([len(of_text) for of_text in classes])
+        rows = [self.classes_of(text) for text in texts]
+        classes = torch.tensor([one for row in rows for one in row], dtype=torch.long)
+        sizes = [len(row) for row in rows]
         losses = []
         for modality in features.modalities:
             values, lengths = features.of(modality)
             named = self.heads[modality](values.detach(), lengths).transpose(0, 1)
             loss = F.ctc_loss(
-                named, torch.cat(classes), lengths, sizes, reduction="sum", zero_infinity=True
+                named,
+                sent(classes, named.device),
+                lengths.tolist(),  # type: ignore[arg-type]  # numbers will do
+                sizes,  # type: ignore[arg-type]
+                reduction="sum",
+                zero_infinity=True,
             )
             losses.append(loss)
         return torch.stack(losses).mean()

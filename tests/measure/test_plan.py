@@ -163,7 +163,7 @@ def test_what_does_not_go_together_is_refused():
 
 
 def test_a_saved_model_is_planned_from_its_config():
-    assert rehearsal(from_="tiny").parameters["LLM"] == 1_426_752
+    assert rehearsal(from_="tiny").parameters["LLM"] == 1_037_280
 
 
 def test_a_plan_is_printed_as_json():

@@ -170,7 +170,7 @@ def test_a_batch_without_labels_gives_the_logits_of_its_last_position(default):
 def test_the_score_of_a_transcript_is_the_loss_of_its_tokens(default):
     model, processor = default
     decoding = processor(**clips(20), task="avsr")
-    ids, scores, _ = model.generate_with_scores(decoding, num_beams=2, max_new_tokens=6)
+    ids, scores, *_ = model.generate_with_scores(decoding, num_beams=2, max_new_tokens=6)
     prefix = decoding.input_ids
     scored = replace(
         decoding,
