@@ -4,7 +4,8 @@
 
 Plays long recordings of the toy world, of many sentences with pauses, in steps of a fifth of a
 second. Computing takes as long as it takes: a word is late by that, too. Words settle where the
-aligner finds that they ended a moment ago, or, to compare, where two passes agree.
+aligner finds that they ended a moment ago and two passes agree, or, to compare, where one of these
+holds.
 """
 
 import time
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, NamedTuple
@@ -46,19 +46,21 @@ COLUMNS = (
 )
 
 
-class Agreeing(Live):
-    """Words settle where two passes agree, which needs nothing but their texts."""
-
-    guessed: Sequence[Word] = ()
+class Ended(Live):
+    """Words settle where they ended a moment ago."""
 
     def certain(self, words: Sequence[Word]) -> int:
-        pairs = zip(words, self.guessed, strict=False)
-        same = len(list(takewhile(lambda pair: pair[0].word == pair[1].word, pairs)))
-        self.guessed = words[same:]
-        return same
+        return self.ended(words)
 
 
-POLICIES = {"their end": Live, "agreement": Agreeing}
+class Agreed(Live):
+    """Words settle where two passes agree."""
+
+    def certain(self, words: Sequence[Word]) -> int:
+        return self.agreed(words)
+
+
+POLICIES = {"both": Live, "their end": Ended, "agreement": Agreed}
 
 
 def main(

@@ -1,9 +1,9 @@
 """Captions while someone speaks.
 
 What was said since the last pause is decoded again and again, as more of it comes. A word settles
-once the aligner finds its end a moment before the newest sound: then what follows is not going to
-change it. The words that have settled are what the next pass goes on from, so that none is taken
-back.
+once the aligner finds its end a moment before the newest sound and two passes agree on it: then
+what follows hardly changes it. The words that have settled are what the next pass goes on from, so
+that none is taken back.
 """
 
 from collections import deque
@@ -84,8 +84,9 @@ class Live:
         self.tasks = tasks
         self.patience = own.patience
         self.pass_frames = max(1, round(own.pass_every * VIDEO_FPS))
-        lengths = frames_of(settings.max_seconds_per_window, settings.pause)
-        self.most_frames, self.pause_frames = lengths
+        self.most_frames, self.pause_frames = frames_of(
+            settings.max_seconds_per_window, settings.pause
+        )
         hears = any(task.hears for task in tasks)
         # A model of one or the other hears
         sees = Task.AVSR in tasks or not hears
@@ -100,6 +101,7 @@ class Live:
         self.loudness: deque[float] = deque(maxlen=REMEMBERED)
         self.held = Held()
         self.settled: list[Word] = []  # of what is held
+        self.guessed: Sequence[Word] = ()  # what the last pass has found after them
         self.latest = 0.0  # the end of the last word that has settled
         self.is_open = False  # whether words have settled since a caption ended
         self.fresh = 0  # frames since the last pass
@@ -227,12 +229,22 @@ class Live:
         words = list(self._rising(self._words(window)))
         count = self.certain(words)
         self._settle(words[:count])
+        self.guessed = words[count:]
         yield Caption(tuple(words[:count]), tuple(words[count:]), until=self.until)
 
     def certain(self, words: Sequence[Word]) -> int:
         """How many of the words of a pass, from the first, are not going to change."""
+        return min(self.ended(words), self.agreed(words))
+
+    def ended(self, words: Sequence[Word]) -> int:
+        """How many of them have ended a moment ago."""
         newest = self.until - self.patience
         return len(list(takewhile(lambda word: word.end <= newest, words)))
+
+    def agreed(self, words: Sequence[Word]) -> int:
+        """How many of them the pass before has found, too."""
+        pairs = zip(words, self.guessed, strict=False)
+        return len(list(takewhile(lambda pair: pair[0].word == pair[1].word, pairs)))
 
     def _end(self) -> Iterator[Caption]:
         """Settles all that is held, and begins anew."""
@@ -247,6 +259,7 @@ class Live:
         self.held.keep(0)
         self._settle(words)
         self.settled = []
+        self.guessed = ()
         if self.is_open:
             yield Caption(tuple(words), (), ended=True, until=until)
         self.is_open = False

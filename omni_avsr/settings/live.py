@@ -25,7 +25,7 @@ class LiveSettings(CheckpointOptions, RateOptions, DetectorOptions, SoundOptions
     format: str = option("text", "text, or jsonl: a line for each pass.", ("text", "jsonl"))
     fast: bool = option(False, "Read the file as fast as it goes, not as fast as it plays.")
     patience: float = option(
-        0.4,
+        0.8,
         "Seconds between the end of a word and the newest sound, after which it settles.",
         bounds=WHOLE,
     )

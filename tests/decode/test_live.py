@@ -78,7 +78,7 @@ def test_words_settle_while_speech_goes_on(live):
     for _ in range(20):
         captions += live.feed(speech(0.2))
     words = settled(captions)
-    assert len(words) >= 7  # of the nine that are more than a patience old
+    assert len(words) >= 6  # of the eight that are more than a patience old
     assert not any("guess" in word.word for word in words)
     assert all("guess" in caption.tentative[-1].word for caption in captions)
     for caption in captions:
@@ -93,7 +93,7 @@ def test_a_pause_settles_everything_and_begins_a_new_caption(live):
     assert len(ended) == 2
     assert not any(caption.tentative for caption in ended)
     assert_rising(settled(captions), live.until)
-    assert ended[1].words[0].start > 2.0
+    assert ended[1].words[0].start >= 2.0
 
 
 def test_nothing_is_said_in_silence(live):
@@ -182,7 +182,10 @@ def test_speech_without_a_pause_is_decoded_in_parts(live):
 
 
 def test_a_caption_ends_even_if_its_last_words_have_settled_long_before(live):
-    captions = [*live.feed(speech(1.6))]
+    captions = []
+    for _ in range(8):
+        captions += live.feed(speech(0.2))
+    assert settled(captions)
     live._words = lambda window: []  # noise, in which nothing is said
     for _ in range(60):
         captions += live.feed(speech(0.2))
