@@ -18,6 +18,7 @@ import torch
 
 from omni_avsr.decode.contents import frames_of_clip, readable
 from omni_avsr.decode.inputs import refuse_unreadable
+from omni_avsr.decode.sources import FULL_SCALE, WRONG_VALUES
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import Word
 from omni_avsr.decode.windows import (
@@ -352,9 +353,9 @@ def _as_floats(sound: np.ndarray) -> np.ndarray:
     if samples.ndim != 1:
         raise InputError(f"sound of shape {samples.shape}, one channel (samples,) expected")
     if samples.dtype == np.int16:
-        return samples.astype(np.float32) / 32768
+        return samples.astype(np.float32) / FULL_SCALE
     if not np.issubdtype(samples.dtype, np.floating):
-        raise InputError(f"sound of {samples.dtype}, floats from -1 to 1 or int16 expected")
+        raise InputError(WRONG_VALUES.format(samples.dtype))
     return samples.astype(np.float32)
 
 

@@ -11,11 +11,15 @@ from typer.testing import CliRunner
 
 from omni_avsr import Live
 from omni_avsr.cli.app import app
+from omni_avsr.decode.decode import load_decoder
 from omni_avsr.decode.live import LAG, played
 from omni_avsr.decode.transcripts import Word
+from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
+from omni_avsr.settings import CheckpointOptions
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Task
+from tests.support.towers import clips
 
 MOUTH = np.full((96, 96), 90, np.uint8)
 WORD = 0.4  # seconds of each word that is said
@@ -212,7 +216,7 @@ def test_a_camera_that_begins_late_is_seen_from_then_on(live):
     ("sound", "message"),
     [
         (np.zeros((2, 100), np.float32), "one channel"),
-        (np.zeros(100, np.int32), "floats from -1 to 1 or int16"),
+        (np.zeros(100, np.int32), "floats between -1 and 1, or int16"),
     ],
 )
 def test_sound_of_another_kind_is_refused(live, sound, message):
@@ -232,6 +236,23 @@ def test_without_a_face_detector_the_sound_goes_on(checkpoint, monkeypatch, tmp_
     live.feed(speech(2.0), [np.zeros((120, 160, 3), np.uint8)] * 50)
     assert live.until == 2.0
     assert "only heard" in live.notes[0]
+
+
+def test_decoding_goes_on_from_the_words_that_have_settled():
+    decoder = load_decoder(CheckpointOptions(checkpoint="tiny"))
+    model, processor = decoder.model, decoder.processor
+    features = model.encode(processor.media(**clips(60)))
+    route = model.config.choose("asr")
+    (whole,) = decoder.transcribe(features, route, 1, None)
+    words = whole.text.split()
+    assert len(words) > 2
+    batch = processor.batch(features, route, begun=[" ".join(words[:2])])
+    rest = processor.batch_decode(model.generate(batch))
+    assert rest == [" ".join(words[2:])]
+    live = Live("tiny", task="asr")
+    live.settled = [Word(word, 0.0, 0.1, 0.9) for word in words[:2]]
+    window = Window(0.0, 2.4, clips(60)["audio"][0].numpy(), None)
+    assert [word.word for word in live._words(window)] == words[2:]
 
 
 def test_a_real_pass_goes_on_from_what_has_settled(checkpoint):
