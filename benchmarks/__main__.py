@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import cost, data, decode, matryoshka, step, yardstick
+from benchmarks import cost, data, decode, matryoshka, step, stops, yardstick
 
 END = "<!-- end -->\n"
 
@@ -20,7 +20,7 @@ def main(
         Path | None, typer.Option(help="Write the tables to this page, between their marks.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="One of step, decode, matryoshka, data and cost.")
+        str | None, typer.Option(help="One of step, decode, stops, matryoshka, data and cost.")
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads, where one number is used.")] = 2,
 ) -> None:
@@ -56,6 +56,7 @@ PARTS: dict[str, Part] = {
         decode.sheet("32000", "asr,vsr,avsr", 1),
         decode.sheet("128000", "avsr", 1),
     ],
+    "stops": lambda *_: [stops.sheet("asr,vsr,avsr", "15", 120, 1)],
     "matryoshka": lambda threads, _: [matryoshka.sheet(threads)],
     "data": lambda threads, _: [data.sheet(threads)],
     "cost": _cost,

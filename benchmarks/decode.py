@@ -80,7 +80,7 @@ def measure(vocabulary: int, task: Task, way: str) -> dict[str, float]:
     clips = yardstick.clips()
     groups = [clips]
     if published:
-        decode_as_published()
+        decode_as_published(BEAMS)
         groups = one_by_one(clips)
     if way == "merged":
         model = model.merge(model.config.choose(task))
@@ -112,8 +112,9 @@ def one_by_one(clips: yardstick.Clips) -> list[yardstick.Clips]:
     return groups
 
 
-def decode_as_published() -> None:
-    """Makes the beam search do the work of the published one."""
+def decode_as_published(width: int) -> None:
+    """Makes the beam search do the work of the published one, with so many beams."""
+    PublishedSteps.beams = width
     beams.SharedSteps.supports = staticmethod(lambda llm: False)  # type: ignore[method-assign]
     beams.Steps = PublishedSteps  # type: ignore[misc]
 
@@ -121,13 +122,15 @@ def decode_as_published() -> None:
 class PublishedSteps(beams.Steps):
     """Runs the prefix once per beam, computes all logits, and copies the cache in each step."""
 
+    beams: int
+
     def __init__(self, llm: PreTrainedModel, embeds: Tensor, mask: Tensor):
-        super().__init__(llm, embeds.repeat(BEAMS, 1, 1), mask.repeat(BEAMS, 1))
+        super().__init__(llm, embeds.repeat(self.beams, 1, 1), mask.repeat(self.beams, 1))
         self.clips = 1  # with a row per beam from the start
 
     def best(self, count: int) -> tuple[Tensor, Tensor]:
         decoded = self.decoder(**self.inputs, past_key_values=self.cache, use_cache=True)
-        logits = self.head(decoded.last_hidden_state).float()  # (BEAMS, L, vocabulary)
+        logits = self.head(decoded.last_hidden_state).float()  # (beams, L, vocabulary)
         last = logits[: self.width, -1]  # (k, vocabulary)
         best, ids = last.log_softmax(-1).topk(count)
         return best[None], ids[None]

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as all_of_them
-from benchmarks import cost, decode, gpu, intervals, matryoshka, step, yardstick
+from benchmarks import cost, decode, gpu, intervals, matryoshka, step, stops, yardstick
 from omni_avsr.tasks import Task
 
 
@@ -32,7 +32,7 @@ def page(tmp_path, monkeypatch):
     points = {}
     for name, sizes in cost.GROWING.items():
         points[name] = [cost.Point(size, seconds=1.0, mib=2.0) for size in sizes]
-    for benchmark in ("step", "decode", "matryoshka", "data"):
+    for benchmark in ("step", "decode", "stops", "matryoshka", "data"):
         module = getattr(all_of_them, benchmark)
         monkeypatch.setattr(
             module, "sheet", lambda *_: yardstick.Sheet("Title", ("a", "b"), [("1", "2")])
@@ -55,7 +55,7 @@ def test_one_part_leaves_the_tables_of_the_others(page):
     all_of_them.main(write=page, only="decode")
     text = page.read_text()
     assert "old decode" not in text
-    assert all(f"old {name}" in text for name in ("step", "matryoshka", "data", "cost"))
+    assert all(f"old {name}" in text for name in ("step", "stops", "data", "cost"))
 
 
 @pytest.fixture
@@ -95,11 +95,17 @@ def test_the_published_way_finds_what_ours_finds(short_clips):
     model, processor = yardstick.model_and_processor(2048)
     both = yardstick.clips()
     together = model.generate(decode.batch_of(processor, both, Task.AVSR), decode.BEAMS, 5)
-    decode.decode_as_published()
+    decode.decode_as_published(decode.BEAMS)
     for clip, expected in zip(decode.one_by_one(both), together, strict=True):
         batch = decode.batch_of(processor, clip, Task.AVSR)
         (found,) = model.generate(batch, decode.BEAMS, 5)
         assert found.tolist() == expected.tolist()
+
+
+def test_all_ways_of_decoding_with_real_stops_find_the_same(short_clips):
+    found = {way: stops.measure(way, Task.ASR, 2, 3)["texts"] for way in reversed(stops.WAYS)}
+    assert found["joined"] == found["batches"] == found["published"]
+    assert all(found["joined"])
 
 
 def test_rates_cost_passes(short_clips, monkeypatch):
@@ -114,7 +120,7 @@ def test_the_cost_of_growing_work_is_measured_in_miniature(short_clips):
     assert cost.measure(seconds=0.4, clips=2, width=64, rates=1)["wall"] > 0
 
 
-@pytest.mark.parametrize("name", ["step", "decode", "matryoshka", "data", "cost", "gpu"])
+@pytest.mark.parametrize("name", ["step", "decode", "stops", "matryoshka", "data", "cost", "gpu"])
 def test_each_has_a_command(name):
     import importlib
 

@@ -34,6 +34,7 @@ COLUMNS = (
     "words",
     "cut",
     "tokens/s",
+    "seconds",
     "real-time factor",
 )
 CUT = "Cut: transcripts that reached the limit of tokens without an end."
@@ -172,5 +173,6 @@ def _figures(result: Result) -> list[str]:
         str(result.words),
         str(result.cut),
         f"{result.route.tokens_per_second:.1f}",
+        f"{result.decode_seconds:.0f}",
         factor,
     ]
