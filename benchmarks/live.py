@@ -8,24 +8,22 @@ aligner finds that they ended a moment ago and two passes agree, or, to compare,
 holds.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from benchmarks import yardstick
 from omni_avsr import Transcriber
-from omni_avsr.decode.live import Caption, Live, played
+from omni_avsr.decode.live import Live, played
 from omni_avsr.decode.transcripts import Word
 from omni_avsr.files import read_rows
-from omni_avsr.tasks import SAMPLE_RATE, Row
+from omni_avsr.measure.live import Settled, Shown, watch
+from omni_avsr.tasks import Row
 from omni_avsr.text import word_errors
 from omni_avsr.toy.long import Recording, write_recording
 
@@ -85,80 +83,32 @@ def _rows(checkpoint: str, world: str, task: str, video: Path) -> Iterator[Seque
     said = " ".join(row["word"] for row in truth)
     offline = Transcriber(checkpoint, task=task)(video).text
     for policy, kind in POLICIES.items():
-        shown = Shown()
-        live = kind(checkpoint, task=task)
-        for sound, pictures in played(video):
-            shown.take(partial(live.feed, sound, pictures), len(sound) / SAMPLE_RATE)
-        shown.take(live.finish, 0.0)
+        shown = watch(kind(checkpoint, task=task), played(video))
         wers = [100 * word_errors(said, text).wer for text in (shown.text, offline)]
-        yield world, task, policy, *(f"{wer:.1f}" for wer in wers), *shown.facts(truth)
+        yield world, task, policy, *(f"{wer:.1f}" for wer in wers), *_facts(shown, truth)
 
 
-class Settled(NamedTuple):
-    """A word, and when it was shown for good."""
+def _facts(shown: Shown, truth: Sequence[Row]) -> Iterator[str]:
+    """The figures after the word error rates, of the words that are right."""
+    late = list(_late(shown, truth))
+    for chosen in ("is_first", "is_last"):
+        values = [seconds for seconds, _, word in late if getattr(word, chosen)]
+        yield f"{np.mean(values):.2f}"
+        yield f"{np.percentile(values, 95):.2f}"
+    yield f"{np.mean([seconds for seconds, _, _ in late]):.2f}"
+    yield f"{np.mean([seconds for _, seconds, _ in late]):.2f}"
+    yield f"{100 * shown.changed / max(1, len(shown.guesses)):.0f} %"
+    yield f"{shown.computed / shown.heard:.2f}"
 
-    word: str
-    shown: float  # seconds
-    heard: float  # seconds, as if computing took no time
-    is_first: bool  # of its caption, or its last
-    is_last: bool
 
-
-@dataclass
-class Shown:
-    """What was shown, and when."""
-
-    words: list[Settled] = field(default_factory=list)
-    guesses: list[tuple[int, str]] = field(default_factory=list)  # place of the word, and the word
-    heard: float = 0.0  # seconds
-    ready: float = 0.0  # when all that was heard had been computed
-    computed: float = 0.0  # seconds of computing
-    begins: bool = True
-
-    @property
-    def text(self) -> str:
-        return " ".join(settled.word for settled in self.words)
-
-    def take(self, feed: Callable[[], list[Caption]], seconds: float) -> None:
-        """Notes the captions after so many more seconds of the recording."""
-        started = time.perf_counter()
-        captions = feed()
-        took = time.perf_counter() - started
-        self.heard += seconds
-        self.computed += took
-        self.ready = max(self.ready, self.heard) + took
-        for caption in captions:
-            for word in caption.words:
-                self.words.append(Settled(word.word, self.ready, self.heard, self.begins, False))
-                self.begins = False
-            for place, guess in enumerate(caption.tentative, len(self.words)):
-                self.guesses.append((place, guess.word))
-            if caption.ended and self.words:
-                self.words[-1] = self.words[-1]._replace(is_last=True)
-                self.begins = True
-
-    def facts(self, truth: Sequence[Row]) -> Iterator[str]:
-        """The figures after the word error rates, of the words that are right."""
-        late = list(self._late(truth))
-        for chosen in ("is_first", "is_last"):
-            values = [seconds for seconds, _, word in late if getattr(word, chosen)]
-            yield f"{np.mean(values):.2f}"
-            yield f"{np.percentile(values, 95):.2f}"
-        yield f"{np.mean([seconds for seconds, _, _ in late]):.2f}"
-        yield f"{np.mean([seconds for _, seconds, _ in late]):.2f}"
-        spoken = dict(enumerate(settled.word for settled in self.words))
-        changed = sum(spoken.get(place) != guess for place, guess in self.guesses)
-        yield f"{100 * changed / max(1, len(self.guesses)):.0f} %"
-        yield f"{self.computed / self.heard:.2f}"
-
-    def _late(self, truth: Sequence[Row]) -> Iterator[tuple[float, float, Settled]]:
-        """How long after its end a word was shown, with and without the time of computing."""
-        said = [row["word"] for row in truth]
-        shown = [settled.word for settled in self.words]
-        for first, place, size in SequenceMatcher(None, said, shown, False).get_matching_blocks():
-            for row, settled in zip(truth[first:][:size], self.words[place:][:size], strict=True):
-                if row["end"] is not None:
-                    yield settled.shown - row["end"], settled.heard - row["end"], settled
+def _late(shown: Shown, truth: Sequence[Row]) -> Iterator[tuple[float, float, Settled]]:
+    """How long after its true end a word was shown, with and without the time of computing."""
+    said = [row["word"] for row in truth]
+    words = [settled.word for settled in shown.words]
+    for first, place, size in SequenceMatcher(None, said, words, False).get_matching_blocks():
+        for row, settled in zip(truth[first:][:size], shown.words[place:][:size], strict=True):
+            if row["end"] is not None:
+                yield settled.shown - row["end"], settled.heard - row["end"], settled
 
 
 if __name__ == "__main__":

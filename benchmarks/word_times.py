@@ -72,15 +72,12 @@ def _errors(
     decoder: Decoder, features: Features, route: Route, clips: Sequence[ToyClip]
 ) -> Iterator[tuple[float, float]]:
     """The errors in seconds of the start and the end of each word that is right."""
-    fields = {}
-    for modality in route.modalities:
-        fields[modality], fields[f"{modality}_lengths"] = features.of(modality)
-    own = Features(**fields)
+    own = features.only(route.modalities)
     assert decoder.model.aligner is not None
     named = decoder.model.aligner.named(own)
     decoded = decoder.transcribe(own, route, beams=1, max_new_tokens=None)
     for clip, frames, found in zip(clips, named, decoded, strict=True):
-        words = words_of(decoder.model.aligner, frames, found, decoder.processor, 0.0)
+        words = words_of(decoder, route.task, frames, found, 0.0)
         spoken = [word.word for word in words]
         for truth, place, size in _same(clip.words, spoken):
             for one, other in zip(clip.words[truth:][:size], words[place:][:size], strict=True):

@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from omni_avsr.cli.terminal import say
 
 if TYPE_CHECKING:  # these modules take long to import, and --help answers at once
     from omni_avsr.decode.hypothesis import Hypothesis
+    from omni_avsr.measure.elastic import Curve
+    from omni_avsr.measure.live import LiveResult
     from omni_avsr.measure.results import Result
     from omni_avsr.text import AlignedWord
 
@@ -16,12 +20,43 @@ HEADS = ("REF: ", "HYP: ", "     ")  # of the lines of an alignment
 
 
 def show_result(result: "Result") -> None:
-    """Prints the word errors of one route, and how fast it was decoded."""
+    """Prints the word errors of one route, or of two of a ladder, and how fast it was decoded."""
+    name = str(result.route)
+    if result.begun is not None and result.doubted is not None:
+        name = f"{result.begun}, and {name} for the {100 * result.doubted:.0f} % in doubt"
     say(
-        f"[bold]{result.route}: WER {result.percent:.1f} %[/bold] "
+        f"[bold]{name}: WER {result.percent:.1f} %[/bold] "
         f"of {result.words} words ({result.substitutions} substituted, {result.deletions} deleted, "
         f"{result.insertions} inserted), CER {100 * result.cer:.1f} %, {counted([result])}, "
         f"{result.speed:.0f} times as fast as speech; checkpoint {escape(result.checkpoint)}"
+    )
+
+
+def show_choice(curve: "Curve") -> None:
+    """Prints what a model reaches that chooses its route."""
+    point = curve.fitted
+    say(
+        f"{curve.condition}, {curve.ladder} ({100 * point.share:.0f} %): WER {100 * point.wer:.1f} "
+        f"% at {point.tokens:.1f} tokens per second"
+    )
+
+
+def show_live(results: Iterable["LiveResult"]) -> None:
+    """Prints how captions were while the clips played."""
+    title = "Seconds until words settle after their end: mean and 95th percentile"
+    heads = ("WER %", "first", "last", "all", "all, as heard", "changed", "of real time")
+    table = Table("", *heads, title=title, box=None, header_style="bold")
+    for result in results:
+        delays = []
+        for delay in (result.first, result.last, result.all, result.without_computing):
+            delays.append("-" if delay is None else f"{delay.mean:.2f} {delay.most:.2f}")
+        changed = "-" if result.changed is None else f"{100 * result.changed:.0f} %"
+        figures = (f"{100 * result.wer:.1f}", *delays, changed, f"{result.real_time:.2f}")
+        table.add_row(str(result.route), *figures)
+    Console().print(table)
+    say(
+        "First and last: the words of a caption. As heard: if computing took no time. Changed: "
+        "words that were shown, and did not settle as they were"
     )
 
 

@@ -6,11 +6,12 @@ seed and, if it is babble, the voices of its file, whatever the clip is batched 
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -27,11 +28,13 @@ from omni_avsr.data.loading import (
 from omni_avsr.data.manifest import Clip
 from omni_avsr.data.noise import Noise
 from omni_avsr.data.workers import loader_of, told_of_workers, workers_for
+from omni_avsr.decode.confidence import Evidence, evidence_of, probabilities
 from omni_avsr.decode.hypothesis import Hypothesis
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
 from omni_avsr.model.adapters import plain
+from omni_avsr.model.aligner import Place
 from omni_avsr.model.beams import Generated, Search
 from omni_avsr.model.precision import allow_tf32, chosen_dtype, dtype_name
 from omni_avsr.run import Progress, no_progress, with_progress
@@ -93,6 +96,16 @@ class Decoder:
         facts = (confidences, found.is_cut, found.ids, found.sums)
         rows = zip(texts, *(values.tolist() for values in facts), strict=True)
         return [Decoded(*of_clip) for of_clip in rows]
+
+    def evidence(
+        self, decoded: Decoded, places: Sequence[Sequence[Place] | None]
+    ) -> list[Evidence | None]:
+        """The evidence for each word, given its characters; None for a word without any."""
+        said = self.processor.word_probabilities(decoded.ids, decoded.sums)
+        evidence: list[Evidence | None] = []
+        for probability, own in zip(said, places, strict=True):
+            evidence.append(evidence_of(probability, own) if own else None)
+        return evidence
 
 
 @dataclass
@@ -197,17 +210,17 @@ class DecodedClip:
 
     index: int  # of the clip in its label file
     hypothesis: Hypothesis
-    audio_seconds: float  # length of the clip
     decode_seconds: float  # its share of the batch's time, encoders included
+    evidence: list[Evidence | None] | None = None  # for each word, if the model has an aligner
 
     def as_row(self) -> Row:
         """Its row of a journal."""
         return {
             **self.hypothesis.as_row(),
             "index": self.index,
-            "audio_seconds": self.audio_seconds,
             "decode_seconds": self.decode_seconds,
             "normaliser": self.hypothesis.normaliser,
+            "evidence": self.evidence,
         }
 
     @classmethod
@@ -222,8 +235,10 @@ class DecodedClip:
             confidence=row["confidence"],
             normaliser=row["normaliser"],
             is_cut=row["cut"],
+            probabilities=row["probabilities"],
+            seconds=row["audio_seconds"],
         )
-        return cls(row["index"], hypothesis, row["audio_seconds"], row["decode_seconds"])
+        return cls(row["index"], hypothesis, row["decode_seconds"], row["evidence"])
 
 
 @torch.no_grad()
@@ -235,15 +250,18 @@ def decode(
     noise: Noise | None = None,
     progress: Progress = no_progress,
     journal: Journal | None = None,
+    only: Collection[int] | None = None,
 ) -> dict[Route, list[DecodedClip]]:
     """Decodes every readable clip on each route; returns them in the order of their label file.
 
-    The encoders run once for all routes. Clips that the journal has on all routes are skipped.
+    The encoders run once for all routes. Clips that the journal has on all routes are skipped, and
+    others if only those at some places of the label file are wanted.
     """
     journal = journal or Journal()
     condition = noise.condition if noise else CLEAN
     decoded = _known(journal, routes, condition)
-    todo = [i for i in range(len(clips)) if any(i not in known for known in decoded.values())]
+    wanted = range(len(clips)) if only is None else sorted(only)
+    todo = [i for i in wanted if any(i not in known for known in decoded.values())]
     what = f"Decoding {condition}" if noise else "Decoding"
     loader = _loader(decoder, clips, todo, routes, settings, noise)
     streams = [_RouteStream.of(decoder, route, condition, settings) for route in routes]
@@ -330,6 +348,16 @@ def _collated(
     return _Loaded(indices, [clip.seconds for clip in loaded], media)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """A clip that a route is to decode."""
+
+    index: int
+    clip: Clip
+    seconds: float
+    named: np.ndarray | None  # what the aligner finds in each frame, if there is one
+
+
 @dataclass
 class _RouteStream:
     """The stream of a route, with the clips that it decodes and the time that it takes."""
@@ -337,7 +365,7 @@ class _RouteStream:
     stream: Stream
     condition: Condition
     normaliser: str
-    clips: list[tuple[int, Clip, float]] = field(default_factory=list)  # index, clip and seconds
+    clips: list[_Given] = field(default_factory=list)
     spent: float = 0.0  # seconds that no clip was charged with yet
 
     @classmethod
@@ -355,8 +383,12 @@ class _RouteStream:
         encode_seconds: Mapping[str, float],
     ) -> list[DecodedClip]:
         """Takes in a batch; returns the clips that are done meanwhile."""
-        for index, seconds in zip(loaded.clips, loaded.seconds, strict=True):
-            self.clips.append((index, clips[index], seconds))
+        aligner = self.stream.decoder.model.aligner
+        named: Sequence[np.ndarray | None] = [None] * len(loaded.clips)
+        if aligner is not None:
+            named = aligner.named(features.only(self.stream.route.modalities))
+        for index, seconds, own in zip(loaded.clips, loaded.seconds, named, strict=True):
+            self.clips.append(_Given(index, clips[index], seconds, own))
         self.spent += sum(encode_seconds[name] for name in self.stream.route.modalities)
         return self._timed(self.stream.add(features))
 
@@ -375,18 +407,31 @@ class _RouteStream:
         return [self._clip(number, transcript, share) for number, transcript in found]
 
     def _clip(self, number: int, transcript: Decoded, share: float) -> DecodedClip:
-        index, clip, seconds = self.clips[number]
+        given, route = self.clips[number], self.stream.route
+        evidence = self._evidence(given, transcript)
+        weights = self.stream.decoder.model.config.calibration.get(route.task)
         hypothesis = Hypothesis(
-            id=clip.id,
-            reference=clip.text,
+            id=given.clip.id,
+            reference=given.clip.text,
             hypothesis=transcript.text,
-            route=self.stream.route,
+            route=route,
             condition=self.condition,
             confidence=transcript.confidence,
             normaliser=self.normaliser,
             is_cut=transcript.is_cut,
+            probabilities=None if evidence is None else probabilities(evidence, weights),
+            seconds=given.seconds,
         )
-        return DecodedClip(index, hypothesis, seconds, share)
+        return DecodedClip(given.index, hypothesis, share, evidence)
+
+    def _evidence(self, given: _Given, transcript: Decoded) -> list[Evidence | None] | None:
+        """The evidence for each word, if there is an aligner."""
+        decoder = self.stream.decoder
+        if given.named is None or decoder.model.aligner is None:
+            return None
+        words = transcript.text.split()
+        places = decoder.model.aligner.places(given.named, words)
+        return decoder.evidence(transcript, [places.get(n) for n in range(len(words))])
 
 
 def _encode(decoder: Decoder, media: Media) -> tuple[Features, dict[str, float]]:

@@ -6,6 +6,7 @@ what follows hardly changes it. The words that have settled are what the next pa
 that none is taken back.
 """
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
+from omni_avsr.decode.confidence import doubt_of
 from omni_avsr.decode.contents import frames_of_clip, readable
 from omni_avsr.decode.inputs import refuse_unreadable
 from omni_avsr.decode.sources import FULL_SCALE, WRONG_VALUES
@@ -42,7 +44,7 @@ from omni_avsr.media import streams
 from omni_avsr.media.faces import NoDetector, yunet
 from omni_avsr.media.live_mouth import LiveMouth
 from omni_avsr.settings import LiveSettings, TranscribeSettings
-from omni_avsr.tasks import MOUTH_SIZE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Task
+from omni_avsr.tasks import MOUTH_SIZE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Route, Task
 
 LAG = VIDEO_FPS  # frames that sound and picture may be out of step
 REMEMBERED = 60 * VIDEO_FPS  # frames whose loudness tells speech from the room's noise
@@ -81,16 +83,25 @@ class Live:
                 "need: `omni-avsr train --aligner only --from` it"
             )
         settings = self.transcriber.settings
-        tasks = self.transcriber.tasks if settings.task == "auto" else [Task(settings.task)]
-        self.tasks = tasks
+        self.tasks = self.transcriber.tasks if settings.task == "auto" else [Task(settings.task)]
         self.patience = own.patience
         self.pass_frames = max(1, round(own.pass_every * VIDEO_FPS))
         self.most_frames, self.pause_frames = frames_of(
             settings.max_seconds_per_window, settings.pause
         )
-        hears = any(task.hears for task in tasks)
+        self._begin()
+
+    def again(self, tasks: Sequence[Task] | None = None) -> "Live":
+        """A new one of the same model and options, for others who speak."""
+        other = copy.copy(self)
+        other.tasks = list(tasks or self.tasks)
+        other._begin()
+        return other
+
+    def _begin(self) -> None:
+        hears = any(task.hears for task in self.tasks)
         # A model of one or the other hears
-        sees = Task.AVSR in tasks or not hears
+        sees = Task.AVSR in self.tasks or not hears
         self.sound = _Stream[np.ndarray](expected=hears)
         self.mouths = _Stream[Crop](expected=sees)
         self.mouth: Crop = None  # the last one
@@ -276,14 +287,26 @@ class Live:
         self.held.drop(place)
         self.settled = []
 
-    @torch.no_grad()
     def _words(self, window: Window) -> Sequence[Word]:
-        """The words of a window after those that have settled."""
+        """The words of a window after those that have settled, at the rates that are chosen."""
+        settings, config = self.transcriber.settings, self.transcriber.decoder.model.config
+        climb = self.transcriber.climbs.get(window.task)
+        if climb is None:
+            route = config.choose(window.task, settings.audio_rate, settings.video_rate)
+            return self._decoded(window, route)
+        words = self._decoded(window, climb.ladder.cheap)
+        doubt = doubt_of([word.probability for word in words])
+        if not words or doubt <= climb.ladder.doubt:
+            return words
+        again = self._decoded(window, climb.ladder.better)
+        return again if doubt_of([word.probability for word in again]) <= doubt else words
+
+    @torch.no_grad()
+    def _decoded(self, window: Window, route: Route) -> Sequence[Word]:
         decoder, settings = self.transcriber.decoder, self.transcriber.settings
         model, processor = decoder.model, decoder.processor
         aligner = self.transcriber.aligner
         assert aligner is not None
-        route = model.config.choose(window.task, settings.audio_rate, settings.video_rate)
         sounds = None if window.audio is None else [window.audio]
         mouths = None if window.video is None else [window.video]
         features = model.encode(processor.media(sounds, mouths).to(decoder.device))
@@ -294,7 +317,7 @@ class Live:
         )
         (decoded,) = decoder.decoded(found)
         (named,) = aligner.named(features)
-        return words_of(aligner, named, decoded, processor, window.start, before)
+        return words_of(decoder, route.task, named, decoded, window.start, before)
 
     def _settle(self, words: Sequence[Word]) -> None:
         self.settled += words
@@ -316,15 +339,18 @@ def _kind(moment: Moment) -> tuple[bool, bool]:
     return moment.sound is not None, moment.mouth is not None
 
 
-def played(file: Path, track: int | None = None) -> Iterator[tuple[np.ndarray, list[Picture]]]:
+def played(
+    file: Path, track: int | None = None, sound: Path | None = None
+) -> Iterator[tuple[np.ndarray, list[Picture]]]:
     """The sound and the pictures of each fifth of a second of a file, whichever it has.
 
+    The sound may be in another file; without one it is looked for in this one, and beside it.
     What could not be read is raised after the last of them.
     """
     refuse_unreadable(file)
     problems: list[str] = []
     probe = streams.probe(file)
-    sound = streams.sound_of(file)
+    sound = sound or streams.sound_of(file)
     sounds: Iterator[np.ndarray] = iter(())
     pictures: Iterator[Picture] = iter(())
     has_sound = streams.probe(sound).sample_rate is not None

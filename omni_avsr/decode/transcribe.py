@@ -13,8 +13,10 @@ from typing import Any, overload
 import cv2
 import torch
 
+from omni_avsr.decode.confidence import doubt_of
 from omni_avsr.decode.contents import windows_of
 from omni_avsr.decode.decode import Decoded, load_decoder
+from omni_avsr.decode.elastic import Climb, chosen_climb
 from omni_avsr.decode.inputs import refuse_unreadable
 from omni_avsr.decode.quiet import silent_libraries
 from omni_avsr.decode.record import Record
@@ -27,7 +29,7 @@ from omni_avsr.files import Journal
 from omni_avsr.media.faces import NoDetector
 from omni_avsr.model import Features
 from omni_avsr.settings import TranscribeSettings
-from omni_avsr.tasks import SAMPLE_RATE, Task
+from omni_avsr.tasks import SAMPLE_RATE, Route, Task
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Transcriber:
         self.tasks = list(map(Task, config.tasks))
         if self.settings.task != "auto":  # refuses what the model does not know
             config.choose(self.settings.task, self.settings.audio_rate, self.settings.video_rate)
+        self.climbs: dict[Task, Climb] = {}  # of the tasks whose rates the model chooses
+        for task in self.tasks if self.settings.task == "auto" else [Task(self.settings.task)]:
+            if climb := chosen_climb(config, task, self.settings):
+                self.climbs[task] = climb
         self.aligner = self.decoder.model.aligner if self.settings.words else None
         if "ctm" in self.settings.formats and self.aligner is None:
             raise InputError(
@@ -202,16 +208,33 @@ class Transcriber:
             segments.update(zip(own, found, strict=True))
         return [segments[place] for place in range(len(batch))]
 
-    @torch.no_grad()
     def _decode_task(self, task: Task, batch: Sequence[Window]) -> list[Segment]:
+        """The segments of windows of one task; those in doubt are decoded again, if chosen."""
+        settings, config = self.settings, self.decoder.model.config
+        climb = self.climbs.get(task)
+        if climb is None:
+            route = config.choose(task, settings.audio_rate, settings.video_rate)
+            return self._decode_route(route, batch)
+        segments = self._decode_route(climb.ladder.cheap, batch)
+        doubts = list(map(_doubt, segments))
+        places = climb.of(doubts, [window.end - window.start for window in batch])
+        again = self._decode_route(climb.ladder.better, [batch[place] for place in places])
+        for place, segment in zip(places, again, strict=True):
+            if _doubt(segment) <= doubts[place]:
+                segments[place] = segment
+        return segments
+
+    @torch.no_grad()
+    def _decode_route(self, route: Route, batch: Sequence[Window]) -> list[Segment]:
+        if not batch:
+            return []
         settings, decoder = self.settings, self.decoder
-        route = decoder.model.config.choose(task, settings.audio_rate, settings.video_rate)
         sounds = [window.audio for window in batch if window.audio is not None]
         mouths = [window.video for window in batch if window.video is not None]
         media = decoder.processor.media(sounds or None, mouths or None)
         features = decoder.model.encode(media.to(decoder.device))
         decoded = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
-        words = self._words(features, decoded, batch)
+        words = self._words(route.task, features, decoded, batch)
         segments = []
         for window, found, own_words in zip(batch, decoded, words, strict=True):
             segments.append(
@@ -219,7 +242,7 @@ class Transcriber:
                     start=window.start,
                     end=window.end,
                     text=found.text,
-                    task=task,
+                    task=route.task,
                     confidence=found.confidence,
                     is_cut=found.is_cut,
                     words=own_words,
@@ -228,16 +251,19 @@ class Transcriber:
         return segments
 
     def _words(
-        self, features: Features, decoded: Sequence[Decoded], batch: Sequence[Window]
+        self, task: Task, features: Features, decoded: Sequence[Decoded], batch: Sequence[Window]
     ) -> list[tuple[Word, ...] | None]:
         """The words of each window; None where the model cannot tell when they are said."""
         if self.aligner is None:
             return [None] * len(batch)
         words: list[tuple[Word, ...] | None] = []
         for found, named, window in zip(decoded, self.aligner.named(features), batch, strict=True):
-            start, processor = window.start, self.decoder.processor
-            words.append(words_of(self.aligner, named, found, processor, start))
+            words.append(words_of(self.decoder, task, named, found, window.start))
         return words
+
+
+def _doubt(segment: Segment) -> float:
+    return doubt_of([word.probability for word in segment.words or ()])
 
 
 def _forget_folder(transcript: Transcript) -> None:

@@ -67,6 +67,7 @@ class ModelFacts:
     parameters: dict[str, int]  # by part
     costs: list[RouteCost]
     trained: Row  # how, if the checkpoint is in a run's folder
+    ladders: dict[str, float]  # the doubt that is too much, for pairs of routes
 
     def as_json(self) -> Row:
         """What `omni-avsr info --json` prints."""
@@ -98,6 +99,7 @@ def inspect(checkpoint: str | None, towers: Mapping[str, str | Path] | None = No
         parameters=parameters(model),
         costs=costs,
         trained=trained(Path(name)),
+        ladders=config.ladders,
     )
 
 

@@ -6,13 +6,15 @@ resumed. results.json is written last and marks the evaluation as finished.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omni_avsr.data import manifest
 from omni_avsr.data.default import MakeCorpus, no_corpus
 from omni_avsr.data.noise import make_noise
-from omni_avsr.decode.decode import Decoder, decode, load_decoder
+from omni_avsr.decode.decode import DecodedClip, Decoder, decode, load_decoder
+from omni_avsr.decode.elastic import Climb, chosen_climb
 from omni_avsr.decode.hypothesis import Hypothesis, write_hypotheses
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal, locked
@@ -53,13 +55,19 @@ def decode_file(
     if settings.out:
         _refuse_output(settings.out, settings.data)
     decoder = load_decoder(settings)
-    route = decoder.model.config.choose(settings.task, settings.audio_rate, settings.video_rate)
-    if settings.merge:
-        decoder = Decoder(decoder.model.merge(route), decoder.processor, decoder.name)
-    labels = _labels(settings, progress, corpus)
+    config = decoder.model.config
+    climb = chosen_climb(config, settings.task, settings)
+    labels = labels_of(settings, "test", progress, corpus)
     with _journal(settings.out, settings, decoder, labels) as journal:
-        passes = [(settings.condition, [route])]
-        evaluation = _measure(decoder, labels, passes, settings, progress, journal)
+        if climb:
+            evaluation = _climb(decoder, labels, climb, settings, progress, journal)
+        else:
+            route = config.choose(settings.task, settings.audio_rate, settings.video_rate)
+            if settings.merge:
+                merged = decoder.model.merge(route)
+                decoder = Decoder(merged, decoder.processor, decoder.name)
+            passes = [(settings.condition, [route])]
+            evaluation = _measure(decoder, labels, passes, settings, progress, journal)
         if settings.out:
             write_hypotheses(settings.out, evaluation.hypotheses)
         journal.remove()
@@ -80,10 +88,8 @@ def evaluate(
     _refuse_output(hypotheses, settings.data)
     decoder = load_decoder(settings)
     routes = decoder.model.config.routes(settings.audio_rates, settings.video_rates, settings.tasks)
-    passes = _passes(settings.conditions, routes)
-    if not passes:
-        raise InputError("VSR does not hear noise, nothing else is asked for: add clean to --snr")
-    labels = _labels(settings, progress, corpus)
+    passes = passes_of(settings.conditions, routes)
+    labels = labels_of(settings, "test", progress, corpus)
     _refuse_textless(labels.file, [clip.text for clip in labels.clips], settings.normaliser)
     with _journal(hypotheses, settings, decoder, labels) as journal:
         evaluation = _measure(decoder, labels, passes, settings, progress, journal)
@@ -107,7 +113,7 @@ def _measure(
     journal: Journal,
 ) -> Evaluation:
     """Decodes the clips in each condition on its routes."""
-    clips, file = labels.clips, labels.file
+    clips = labels.clips
     results: list[Result] = []
     hypotheses: list[Hypothesis] = []
     unreadable = 0
@@ -115,30 +121,84 @@ def _measure(
     for noise, (_, routes) in zip(noises, passes, strict=True):
         decoded = decode(decoder, clips, routes, settings, noise, progress, journal)
         for found in decoded.values():
-            if not found:
-                raise InputError(f"none of the {len(clips)} clips of {file} could be read")
-            own = [clip.hypothesis for clip in found]
-            hypotheses += own
+            _refuse_none(found, labels)
+            hypotheses += [clip.hypothesis for clip in found]
             unreadable = len(clips) - len(found)
-            if not any(hypothesis.has_text for hypothesis in own):
-                continue
-            result = result_of(
-                own,
-                audio_seconds=sum(clip.audio_seconds for clip in found),
-                decode_seconds=sum(clip.decode_seconds for clip in found),
-                unreadable=unreadable,
-                beams=settings.beams,
-                seed=settings.seed,
-                checkpoint=decoder.name,
-                manifest=str(file),
-                dtype=decoder.dtype,
-                quantize=settings.quantize,
-            )
-            results.append(result)
+            results += _results(found, decoder, labels, settings)
     return Evaluation(results, hypotheses, unreadable)
 
 
-def _passes(
+def _climb(
+    decoder: Decoder,
+    labels: Labels,
+    climb: Climb,
+    settings: DecodeSettings,
+    progress: Progress,
+    journal: Journal,
+) -> Evaluation:
+    """Decodes the clips on the cheap route, and those in doubt on the better one, too."""
+    clips, ladder = labels.clips, climb.ladder
+    noise = make_noise(settings.condition, clips, settings.seed)
+    given = settings, noise, progress, journal
+    cheap = decode(decoder, clips, [ladder.cheap], *given)[ladder.cheap]
+    _refuse_none(cheap, labels)
+    places = climb.of(
+        [clip.hypothesis.doubt for clip in cheap], [clip.hypothesis.seconds for clip in cheap]
+    )
+    doubted = [cheap[place].index for place in places]
+    better = decode(decoder, clips, [ladder.better], *given, only=doubted)[ladder.better]
+    surest = {clip.index: clip for clip in cheap}
+    for clip in better:
+        first = surest[clip.index]
+        is_surer = clip.hypothesis.doubt <= first.hypothesis.doubt
+        chosen = clip if is_surer else first
+        spent = first.decode_seconds + clip.decode_seconds
+        surest[clip.index] = replace(chosen, decode_seconds=spent)
+    hypotheses = [clip.hypothesis for clip in surest.values()]
+    # Only the last route stands in the result
+    found = []
+    for clip in surest.values():
+        found.append(replace(clip, hypothesis=replace(clip.hypothesis, route=ladder.better)))
+    climbed = sum(clip.hypothesis.seconds for clip in better)
+    share = climbed / max(1e-9, sum(hypothesis.seconds for hypothesis in hypotheses))
+    facts = {"begun": str(ladder.cheap), "doubted": share}
+    results = _results(found, decoder, labels, settings, **facts)
+    return Evaluation(results, hypotheses, len(clips) - len(found))
+
+
+def _results(
+    found: Sequence[DecodedClip],
+    decoder: Decoder,
+    labels: Labels,
+    settings: DecodingOptions,
+    **facts: Any,
+) -> list[Result]:
+    """The result of these clips, if any has a text."""
+    hypotheses = [clip.hypothesis for clip in found]
+    if not any(hypothesis.has_text for hypothesis in hypotheses):
+        return []
+    result = result_of(
+        hypotheses,
+        audio_seconds=sum(hypothesis.seconds for hypothesis in hypotheses),
+        decode_seconds=sum(clip.decode_seconds for clip in found),
+        unreadable=len(labels.clips) - len(found),
+        beams=settings.beams,
+        seed=settings.seed,
+        checkpoint=decoder.name,
+        manifest=str(labels.file),
+        dtype=decoder.dtype,
+        quantize=settings.quantize,
+        **facts,
+    )
+    return [result]
+
+
+def _refuse_none(found: Sequence[DecodedClip], labels: Labels) -> None:
+    if not found:
+        raise InputError(f"none of the {len(labels.clips)} clips of {labels.file} could be read")
+
+
+def passes_of(
     conditions: Sequence[Condition], routes: Sequence[Route]
 ) -> list[tuple[Condition, Sequence[Route]]]:
     """The routes of each condition; noise leaves out VSR, which does not hear it."""
@@ -148,6 +208,8 @@ def _passes(
         affected = routes if condition == CLEAN else hearing
         if affected:
             passes.append((condition, affected))
+    if not passes:
+        raise InputError("VSR does not hear noise, nothing else is asked for: add clean to --snr")
     return passes
 
 
@@ -171,13 +233,16 @@ def _refuse_textless(file: Path, texts: Sequence[str], normaliser: str) -> None:
         )
 
 
-def _labels(settings: DecodingOptions, progress: Progress, corpus: MakeCorpus) -> Labels:
+def labels_of(
+    settings: DecodingOptions, split: str, progress: Progress, corpus: MakeCorpus
+) -> Labels:
+    """The label file that is chosen, or this split of the toy corpus."""
     if settings.data:
         clips = manifest.read(
             settings.data, settings.root, settings.format, settings.tokens, settings.audio_track
         )
         return Labels(settings.data, clips)
-    file = corpus(settings, ("test",), progress)["test"]
+    file = corpus(settings, (split,), progress)[split]
     return Labels(file, manifest.read(file))
 
 

@@ -6,13 +6,15 @@ follow its light or dark scheme. Text becomes outlines and looks the same wherev
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
 
 import numpy as np
 
+from omni_avsr.decode.confidence import Judged, calibration_error, reliability
+from omni_avsr.measure.elastic import Curve
 from omni_avsr.measure.results import Grid, finest, percent
 from omni_avsr.tasks import Condition, Route, Task
 
@@ -161,6 +163,47 @@ def error_types(grid: Grid, condition: Condition) -> str:
     axes.set_xlabel("errors per 100 words of the reference")
     figure.legend(loc="outside upper left", ncols=3)
     return as_svg(figure, f"{condition}: substitutions, deletions and insertions")
+
+
+def choice_plot(curves: Sequence[Curve], cost: str, label: str) -> str:
+    """WER against what it costs, from no doubt to doubting all; a star is the fitted doubt."""
+    figure, axes = new_axes(height=3.6)
+    for curve in curves:
+        color = TASK_LOOKS[curve.ladder.cheap.task]["color"]
+        changes = curve.ladder.cheap.task is not curve.ladder.better.task
+        style = "--" if changes else "-"
+        costs = [getattr(point, cost) for point in curve.points]
+        wers = [100 * point.wer for point in curve.points]
+        axes.plot(costs, wers, style, color=color, label=str(curve.ladder))
+        axes.plot(getattr(curve.fitted, cost), 100 * curve.fitted.wer, "*", color=color, ms=11)
+    axes.margins(0.05, 0.1)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(label)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("WER (%)")
+    axes.grid(True, axis="y")
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8)
+    caption = "from no doubt to doubting all; the star is where the fitted doubt leads"
+    return as_svg(figure, f"{curves[0].condition}: WER against {label}, {caption}")
+
+
+def reliability_plot(judged: Mapping[Task, Sequence[Judged]], condition: Condition) -> str:
+    """The share of right words against their probability, of each task at all its rates."""
+    figure, axes = new_axes(height=3.0)
+    axes.plot([0, 1], [0, 1], color=INK, alpha=0.3, linewidth=1)
+    for task, look in TASK_LOOKS.items():
+        words = judged.get(task)
+        if words:
+            sure, right, _ = zip(*reliability(words), strict=True)
+            name = f"{task.upper()}, off by {100 * calibration_error(words):.1f} %"
+            axes.plot(sure, right, label=name, **look)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("probability of words")
+    axes.set_ylabel("share of them that is right")
+    axes.grid(True)
+    figure.legend(loc="outside upper left", ncols=2, fontsize=9)
+    return as_svg(figure, f"{condition}: how often words are right that have a probability")
 
 
 def known_wers(grid: Grid, condition: Condition, routes: Sequence[Route]) -> dict[Route, float]:

@@ -4,10 +4,19 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from omni_avsr.decode.confidence import Judged
 from omni_avsr.decode.hypothesis import Hypothesis, worst
+from omni_avsr.measure.elastic import Curve
 from omni_avsr.measure.evaluate import Evaluation
 from omni_avsr.measure.page import html_table, wide_table, write_page
-from omni_avsr.measure.plots import elastic_curve, error_types, noise_plot, plot_style
+from omni_avsr.measure.plots import (
+    choice_plot,
+    elastic_curve,
+    error_types,
+    noise_plot,
+    plot_style,
+    reliability_plot,
+)
 from omni_avsr.measure.results import Grid, Result, finest, grid, percent
 from omni_avsr.tasks import Condition, Route, Task
 from omni_avsr.text import AlignedWord, aligned_words
@@ -36,19 +45,33 @@ COLUMNS = (
     "tokens/s",
     "seconds",
     "real-time factor",
+    "calibration error %",
 )
 CUT = "Cut: transcripts that reached the limit of tokens without an end."
+CHOSEN_COLUMNS = ("", "in doubt %", "WER %", "tokens/s", "GFLOPs/s", "of encoders")
+CHOSEN = (
+    "What is in doubt at the first rates is decoded at the second ones, too, and the surer "
+    "transcript stays. How much doubt is too much was fitted by omni-avsr calibrate."
+)
+UNSURE = 0.5  # probability, below which a word is marked
+MARKED = f"Words that the model gives less than {100 * UNSURE:.0f} % to be right are underlined."
 EXPLANATION = "In brackets: frames per token, of 50 audio and 25 video frames per second."
 
 
 def write_report(
-    folder: Path, evaluation: Evaluation, title: str, notes: Sequence[str] = ()
+    folder: Path,
+    evaluation: Evaluation,
+    title: str,
+    notes: Sequence[str] = (),
+    elastic: Sequence[Curve] = (),
 ) -> None:
     """Writes report.html; notes are paragraphs of plain text under the title."""
     cells = grid(evaluation.results)
     parts = [f"<p>{escape(note)}</p>" for note in notes]
     parts += ["<h2>Word error rate (%)</h2>", _table(cells)]
     parts += _plots(cells)
+    parts += _chosen(elastic)
+    parts += _sureness(evaluation.hypotheses, cells)
     parts += ["<h2>Worst clips</h2>", *_worst_clips(evaluation.hypotheses)]
     parts += ["<h2>What was measured</h2>", _facts(evaluation.results), _every_result(cells)]
     write_page(folder / FILE, title, "\n".join(parts))
@@ -98,10 +121,45 @@ def _plots(cells: Grid) -> Iterator[str]:
             yield error_types(cells, condition)
 
 
+def _chosen(elastic: Sequence[Curve]) -> Iterator[str]:
+    """What the model reaches if it chooses, against the LLM's tokens and against all FLOPs."""
+    if not elastic:
+        return
+    yield "<h2>Where the model chooses</h2>"
+    rows = []
+    for curve in elastic:
+        point = curve.fitted
+        figures = (100 * point.share, 100 * point.wer, point.tokens, point.gflops)
+        name = f"{curve.ladder}, {curve.condition}"
+        rows.append([name, *map(percent, figures), percent(point.encoder_gflops)])
+    yield html_table(CHOSEN_COLUMNS, rows) + f'<p class="soft">{CHOSEN}</p>'
+    with plot_style():
+        for condition in dict.fromkeys(curve.condition for curve in elastic):
+            own = [curve for curve in elastic if curve.condition == condition]
+            yield choice_plot(own, "tokens", "LLM tokens per second of speech")
+            yield choice_plot(own, "gflops", "GFLOPs per second of speech")
+
+
+def _sureness(hypotheses: Sequence[Hypothesis], cells: Grid) -> Iterator[str]:
+    """How far the words' probabilities hold, in each condition, if they are known."""
+    judged: dict[Condition, dict[Task, list[Judged]]] = {}
+    for hypothesis in hypotheses:
+        of_condition = judged.setdefault(hypothesis.condition, {})
+        of_condition.setdefault(hypothesis.route.task, []).extend(hypothesis.judged)
+    if not any(words for of_task in judged.values() for words in of_task.values()):
+        return
+    yield "<h2>How sure, and how right</h2>"
+    with plot_style():
+        for condition in cells.conditions:
+            yield reliability_plot(judged.get(condition, {}), condition)
+
+
 def _worst_clips(hypotheses: Sequence[Hypothesis]) -> Iterator[str]:
     """The worst clips of each task, at its finest rates in its quietest condition."""
     if not hypotheses:
         yield "<p>No transcripts were given.</p>"
+    if any(hypothesis.judged for hypothesis in hypotheses):
+        yield f'<p class="soft">{MARKED}</p>'
     cells: dict[tuple[Condition, Route], list[Hypothesis]] = {}
     for hypothesis in hypotheses:
         cells.setdefault((hypothesis.condition, hypothesis.route), []).append(hypothesis)
@@ -124,12 +182,17 @@ def _clip(hypothesis: Hypothesis) -> str:
     about = f"{hypothesis.id} · errors {errors.errors} · words {errors.words}"
     if hypothesis.confidence is not None:
         about += f" · confidence {hypothesis.confidence:.2f}"
-    pairs = "".join(map(_pair, aligned_words(*hypothesis.scored)))
+    sure = iter(hypothesis.sure)
+    pairs = ""
+    for word in aligned_words(*hypothesis.scored):
+        probability = None if word.mark == "D" else next(sure)
+        pairs += _pair(word, is_unsure=probability is not None and probability < UNSURE)
     return f'<div class="clip"><span class="soft">{escape(about)}</span><br>{pairs}</div>'
 
 
-def _pair(word: AlignedWord) -> str:
+def _pair(word: AlignedWord, is_unsure: bool) -> str:
     css = "pair wrong" if word.mark else "pair"
+    css += " unsure" if is_unsure else ""
     return (
         f'<span class="{css}"><span>{escape(word.reference)}</span>'
         f"<span>{escape(word.hypothesis)}</span><span>{word.mark or '&nbsp;'}</span></span>"
@@ -159,6 +222,7 @@ def _every_result(cells: Grid) -> str:
 
 def _figures(result: Result) -> list[str]:
     low, high = percent(100 * result.wer_low), percent(100 * result.wer_high)
+    error = result.calibration_error
     factor = "-"
     if result.audio_seconds:
         factor = f"{result.decode_seconds / result.audio_seconds:.3f}"
@@ -175,4 +239,5 @@ def _figures(result: Result) -> list[str]:
         f"{result.route.tokens_per_second:.1f}",
         f"{result.decode_seconds:.0f}",
         factor,
+        percent(error and 100 * error),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from omni_avsr.decode.confidence import calibration_error
 from omni_avsr.decode.hypothesis import Hypothesis
 from omni_avsr.errors import InputError
 from omni_avsr.files import write_text
@@ -46,6 +47,11 @@ class Result:
     cut: int = 0  # hypotheses that reached the limit of tokens
     dtype: str = "float32"  # of the frozen towers
     quantize: str | None = None  # 8bit or 4bit: the LLM
+    calibration_error: float | None = None  # of the words' probabilities, if they are known
+    begun: str | None = (
+        None  # the route of all clips, if the result's own is only of those in doubt
+    )
+    doubted: float | None = None  # the share of the speech that was in doubt
 
     @property
     def percent(self) -> float:
@@ -84,6 +90,7 @@ def result_of(hypotheses: Sequence[Hypothesis], **facts: Any) -> Result:
     scored = [hypothesis for hypothesis in hypotheses if hypothesis.has_text]
     errors = sum((hypothesis.errors for hypothesis in scored), Errors())
     low, high = interval(scored)
+    judged = [word for hypothesis in scored for word in hypothesis.judged]
     return Result(
         route=route,
         condition=condition,
@@ -99,6 +106,7 @@ def result_of(hypotheses: Sequence[Hypothesis], **facts: Any) -> Result:
         normaliser=hypotheses[0].normaliser,
         without_text=len(hypotheses) - len(scored),
         cut=sum(hypothesis.is_cut for hypothesis in hypotheses),
+        calibration_error=calibration_error(judged) if judged else None,
         **facts,
     )
 

@@ -26,8 +26,8 @@ from omni_avsr.tasks import CLEAN, Task
 EVALUATION = "evaluation"  # folder of a run
 LEAST = 0.1  # per cent of word errors; a power law needs some
 CAPTION = (
-    "WER of each task at its finest rates; dotted: power laws; filled: on the Pareto front, "
-    "which no other size beats"
+    "WER of each task at its finest rates with its 95 % interval; dotted: power laws; filled: on "
+    "the Pareto front, which no other size beats"
 )
 HEADS = (
     "LLM",
@@ -37,9 +37,9 @@ HEADS = (
     "parameters",
     "trainable",
     "active",
-    "training TFLOPs of the LLM",
+    "LLM training TFLOPs",
     "training seconds",
-    "seconds of speech decoded in one",
+    "times real time",
 )
 
 
@@ -55,6 +55,7 @@ class Size:
     training_tflops: float
     speed: dict[Task, float]  # seconds of speech decoded per second
     wer: dict[Task, float]  # per cent
+    interval: dict[Task, tuple[float, float]]  # of the WER, 95 %
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,13 @@ def _size_of(llm: str, run: Path) -> Size:
     rates_in_a_step = TrainSettings(**record.settings).step_rates
     gflops_per_second = training_step(gflops, rates_in_a_step)
     cells = grid(read_results(run / EVALUATION))
-    active, speed, wer = {}, {}, {}
+    active, speed, wer, interval = {}, {}, {}, {}
     for route in finest(cells.routes):
         result = cells.results[CLEAN, route]
         active[route.task] = active_on[route]
         speed[route.task] = result.speed
         wer[route.task] = result.percent
+        interval[route.task] = (100 * result.wer_low, 100 * result.wer_high)
     return Size(
         llm=llm,
         total=facts.parameters["total"],
@@ -179,6 +181,7 @@ def _size_of(llm: str, run: Path) -> Size:
         training_tflops=gflops_per_second * record.trained["speech_seconds"] / 1000,
         speed=speed,
         wer=wer,
+        interval=interval,
     )
 
 
@@ -186,7 +189,7 @@ def line(size: Size) -> list[str]:
     """A size's line of the table, whose columns are HEADS."""
     return [
         size.llm,
-        *(percent(size.wer.get(task)) for task in Task),
+        *(_wer(size, task) for task in Task),
         f"{size.total:,}",
         f"{size.trainable:,}",
         f"{max(size.active.values()):,}",
@@ -194,6 +197,14 @@ def line(size: Size) -> list[str]:
         f"{size.training_seconds:.0f}",
         f"{min(size.speed.values()):.0f}",
     ]
+
+
+def _wer(size: Size, task: Task) -> str:
+    """The WER of a task with its interval."""
+    if task not in size.wer:
+        return percent(None)
+    low, high = map(percent, size.interval[task])
+    return f"{percent(size.wer[task])} ({low}–{high})"
 
 
 def _page(found: Sequence[Size], laws: Laws) -> str:
@@ -220,6 +231,8 @@ def _figure(found: Sequence[Size], laws: Laws) -> str:
         fitted = law.factor * totals**-law.exponent
         axes.plot(totals, fitted, color=look["color"], linestyle=":")
         axes.plot(totals, wers, label=task.upper(), markerfacecolor="none", **look)
+        low, high = zip(*(size.interval[task] for size in ordered), strict=True)
+        axes.vlines(totals, low, high, color=look["color"], linewidth=1)
         for total, wer in pareto_front(list(zip(totals, wers, strict=True))):
             axes.plot([total], [wer], **look)
     axes.set_xscale("log")

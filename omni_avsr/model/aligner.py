@@ -6,6 +6,7 @@ its rates, so that times are as exact at one token per second as at 25.
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,14 @@ BLANK = 0  # the class of frames without a character
 WEIGHTS = {"audio": 1.0, "video": 0.5}  # of what the voice and the lips say together
 
 Span = tuple[int, int]  # the first frame of a character, and the one after its last
+
+
+class Place(NamedTuple):
+    """Where a character of a text is in a clip."""
+
+    first: int  # frame
+    end: int  # the frame after its last
+    log_prob: float  # in the frame that names it most clearly
 
 
 def characters_of(texts: Iterable[str]) -> str:
@@ -97,6 +106,22 @@ class Aligner(nn.Module):
             shortest = min(map(len, parts))
             together.append(np.sum([part[:shortest].numpy() for part in parts], 0))
         return together
+
+    def places(self, named: np.ndarray, words: Sequence[str]) -> dict[int, list[Place]]:
+        """Where the characters of each word are that can be placed, by the word's number."""
+        classes = [self.classes_of(word) for word in words]
+        found = spans(named, [one for own in classes for one in own])
+        if found is None:
+            return {}
+        log_probs = named - np.logaddexp.reduce(named, 1, keepdims=True)
+        characters = iter(found)
+        places: dict[int, list[Place]] = {}
+        for number, own in enumerate(classes):
+            for one in own:
+                first, end = next(characters)
+                clearest = float(log_probs[first:end, one].max())
+                places.setdefault(number, []).append(Place(first, end, clearest))
+        return places
 
 
 class _Head(nn.Module):

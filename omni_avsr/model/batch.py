@@ -1,6 +1,6 @@
 """What the model takes: media, their features, and a batch of one route."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -87,6 +87,13 @@ class Features(_OnDevice):
         """How many clips there are."""
         values, _ = self.of(self.modalities[0])
         return len(values)
+
+    def only(self, modalities: Iterable[str]) -> "Features":
+        """Those of some modalities."""
+        fields = {}
+        for modality in modalities:
+            fields[modality], fields[f"{modality}_lengths"] = self.of(modality)
+        return Features(**fields)
 
     def of_clips(self, first: int, last: int) -> "Features":
         """Those of some clips, without what pads them to the others."""

@@ -88,6 +88,8 @@ class OmniAVSRConfig(PreTrainedConfig):
     video_lora_alpha: float = 128.0
 
     characters: str = ""  # that the aligner tells apart; without any there is no aligner
+    calibration: dict = field(default_factory=dict)  # task -> what a word is judged by
+    ladders: dict = field(default_factory=dict)  # two routes -> when the first is in doubt
 
     special_tokens: dict = field(default_factory=dict)  # text -> id, set with the towers
     bos_token_id: int | None = None  # None in families without one

@@ -7,7 +7,13 @@ types. Needs nothing but Python.
 
 from omni_avsr.settings.base import Settings
 from omni_avsr.settings.data import CheckSettings, PrepareSettings
-from omni_avsr.settings.decode import DecodeSettings, DecodingOptions, EvaluateSettings
+from omni_avsr.settings.decode import (
+    CalibrateSettings,
+    DecodeSettings,
+    DecodingOptions,
+    EvaluateSettings,
+    ManyOptions,
+)
 from omni_avsr.settings.live import LiveSettings
 from omni_avsr.settings.plan import PlanSettings
 from omni_avsr.settings.shared import CheckpointOptions
@@ -16,6 +22,7 @@ from omni_avsr.settings.train import TrainSettings
 from omni_avsr.settings.transcribe import TranscribeSettings
 
 __all__ = [
+    "CalibrateSettings",
     "CheckSettings",
     "CheckpointOptions",
     "DecodeSettings",
@@ -23,6 +30,7 @@ __all__ = [
     "DemoSettings",
     "EvaluateSettings",
     "LiveSettings",
+    "ManyOptions",
     "PlanSettings",
     "PrepareSettings",
     "Settings",

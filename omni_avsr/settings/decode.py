@@ -30,7 +30,12 @@ class DecodingOptions(CheckpointOptions, ToyOptions, LabelOptions):
 class DecodeSettings(DecodingOptions, RateOptions):
     """The options of `omni-avsr decode`."""
 
-    task: Task = option(Task.AVSR, "What to transcribe from: asr, vsr or avsr.")
+    task: str = option(
+        Task.AVSR,
+        "What to transcribe from: asr, vsr, avsr, or auto, which hears, and looks where it is in "
+        "doubt.",
+        (*Task, "auto"),
+    )
     snr: float | None = option(
         None,
         "Mix noise in at this signal-to-noise ratio, in dB.  [default: clean]",
@@ -51,6 +56,12 @@ class DecodeSettings(DecodingOptions, RateOptions):
                 f"adapters cannot be merged into an LLM in {self.quantize}, whose weights are "
                 "rounded: leave merge or quantize out"
             )
+        if self.merge and self.is_auto:
+            yield "one task's adapters are merged at given rates: leave merge or auto out"
+
+    @property
+    def is_auto(self) -> bool:
+        return super().is_auto or self.task == "auto"
 
     @property
     def condition(self) -> Condition:
@@ -58,8 +69,8 @@ class DecodeSettings(DecodingOptions, RateOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(DecodingOptions):
-    """The options of `omni-avsr evaluate`."""
+class ManyOptions(DecodingOptions):
+    """Which tasks are decoded, at which rates, in which noise."""
 
     tasks: tuple[Task, ...] | None = option(None, "Such as asr,avsr.  [default: the model's]")
     audio_rates: tuple[int, ...] | None = option(
@@ -73,9 +84,6 @@ class EvaluateSettings(DecodingOptions):
     )
     noise: tuple[str, ...] = option(
         ("babble",), "Kinds: babble of the file's own voices, white, or folders of sounds."
-    )
-    out: Path = option(
-        Path("runs/evaluate"), "Folder for results.json, hypotheses.jsonl and report.html."
     )
 
     def problems(self) -> Iterator[str]:
@@ -93,6 +101,44 @@ class EvaluateSettings(DecodingOptions):
         for kind in self.noise:
             conditions += [Condition(float(snr), kind) for snr in self.snr if snr != "clean"]
         return list(dict.fromkeys(conditions))  # each once
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(ManyOptions):
+    """The options of `omni-avsr evaluate`."""
+
+    out: Path = option(
+        Path("runs/evaluate"), "Folder for results.json, hypotheses.jsonl and report.html."
+    )
+    elastic: bool = option(
+        False,
+        "Add what the model reaches if it chooses its rates or what it looks at, and elastic.json.",
+    )
+    live: bool = option(
+        False,
+        "Measure captions while the clips play, at the first rates of each task, and write "
+        "live.json alone.",
+    )
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.live and (self.elastic or self.conditions != [Condition()]):
+            yield "live is measured in clean sound at given rates: leave snr and elastic out"
+
+
+@dataclass(frozen=True)
+class CalibrateSettings(ManyOptions):
+    """The options of `omni-avsr calibrate`."""
+
+    data: Path | None = option(
+        None,
+        "Label file of clips that the model was neither trained nor is tested on.  [default: the "
+        "toy corpus's validation clips]",
+        must_exist=True,
+    )
+    snr: tuple[str, ...] = option(
+        ("clean", "0"), "Signal-to-noise ratios in dB, such as clean,10,5,0,-5."
+    )
 
 
 def _is_ratio(text: str) -> bool:

@@ -1,5 +1,6 @@
 """The options of `omni-avsr live`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omni_avsr.settings.base import POSITIVE, WHOLE, option
@@ -34,3 +35,8 @@ class LiveSettings(CheckpointOptions, RateOptions, DetectorOptions, SoundOptions
     max_seconds_per_window: float = option(
         12.0, "Most seconds of speech that are decoded together.", bounds=SECONDS
     )
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.budget:
+            yield "live decodes everything several times, so there is no budget: leave it out"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import COUNT, Settings, option
+from omni_avsr.settings.base import COUNT, POSITIVE, Settings, option
 
 WORLDS = ("grid", "open", "mixed")
 LANGUAGES = ("en", "es", "fr", "it", "ru")  # of the open world; the others are English
@@ -123,6 +123,7 @@ class CheckpointOptions(PrecisionOptions):
         return {kind.strip(): place.strip() for kind, place in pairs}
 
     def problems(self) -> Iterator[str]:
+        yield from super().problems()
         for given in self.tower or ():
             kind, _, place = given.partition("=")
             if kind.strip() not in TOWERS or not place.strip():
@@ -143,3 +144,26 @@ class RateOptions(Settings):
         "Video frames (25 per second) per token, such as 2.  [default: the first trained]",
         bounds=COUNT,
     )
+    rates: str | None = option(
+        None,
+        "auto decodes at the coarsest rates, and what is in doubt at the finest, too.",
+        ("auto",),
+    )
+    budget: float | None = option(
+        None,
+        "With auto: tokens of the LLM per second of speech, on average at most.  [default: as "
+        "many as are worth it]",
+        bounds=POSITIVE,
+    )
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.rates and (self.audio_rate or self.video_rate):
+            yield "rates auto chooses the rates: leave audio_rate and video_rate out"
+        if self.budget and not self.is_auto:
+            yield "a budget is for auto: add rates auto"
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the model chooses."""
+        return self.rates is not None

@@ -67,6 +67,8 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptio
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
+        if self.rates and not self.words:
+            yield "rates auto judges words: leave no-words out"
         named = self._named_format
         if "ctm" in self.formats and not self.words:
             yield "format ctm is the times of words: leave --no-words out"

@@ -32,6 +32,7 @@ def load_start(
             raise
         named = ", ".join(map(str, towers.values()))
         raise InputError(f"--from {checkpoint} does not fit {named}: {error}") from error
+    model.config.calibration, model.config.ladders = {}, {}  # which were fitted to these weights
     if "sink_loss_weight" in given:
         model.config.sink_loss_weight = settings.sink_loss_weight
     return model, OmniAVSRProcessor.from_pretrained(name, towers=towers)

@@ -46,7 +46,8 @@ BABBLE = Condition(0, "babble")
 COLUMNS = (
     "task audio_rate video_rate snr noise wer wer_low wer_high cer words substitutions deletions "
     "insertions clips audio_seconds decode_seconds beams normaliser seed checkpoint manifest "
-    "unreadable without_text cut dtype quantize llm_tokens_per_second_of_speech"
+    "unreadable without_text cut dtype quantize calibration_error begun doubted "
+    "llm_tokens_per_second_of_speech"
 )
 
 

@@ -18,7 +18,7 @@ from omni_avsr.model.towers import SHIPPED
 from omni_avsr.tasks import SAMPLES_PER_VIDEO_FRAME
 from omni_avsr.toy import corpus as toy_corpus
 from omni_avsr.toy.sentences import multi_sentences
-from tools import augment, encoders, reading, tiny_towers
+from tools import augment, encoders, package, reading, tiny_towers
 from tools.adapters import MODELS
 from tools.card import card
 from tools.corpus import FRAME_FACTORS, Corpus, Frames, Source
@@ -48,6 +48,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "MAX_NEW_TOKENS", 2)
+        # What has not learned to stop takes long to decode; test_calibrate.py calibrates
+        patch.setattr(package, "calibrate", lambda settings, corpus: [settings.checkpoint])
         # One process is enough: these clips need not be the same ones again.
         patch.setattr(toy_corpus, "in_fresh_processes", lambda work, tasks, _: map(work, tasks))
         result = make(folder)
@@ -65,6 +67,7 @@ def test_every_stage_writes_what_the_next_one_reads(made):
     assert all(results[size]["steps"] == 2 for size in SIZES)
     assert (out / "README.md").read_text() == card(results, out)
     assert not list((out / "omni-avsr-st").rglob("README.md"))
+    assert set(package.WORLDS) == set(MODELS)
 
 
 def test_the_shipped_card_is_that_of_the_shipped_results():
