@@ -65,6 +65,7 @@ def main(
     checkpoint: Annotated[str, typer.Option(help="A run, a model's folder, or tiny.")] = "tiny",
     worlds: Annotated[str, typer.Option(help="Worlds of the recordings.")] = "grid,open",
     tasks: Annotated[str, typer.Option(help="Of asr, vsr and avsr.")] = "asr,vsr,avsr",
+    rules: Annotated[str, typer.Option(help="Of both, their end and agreement.")] = "both",
     minutes: Annotated[float, typer.Option(help="Length of a recording.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Seed of the recordings.")] = 0,
 ) -> None:
@@ -74,16 +75,18 @@ def main(
         for world in worlds.split(","):
             video = write_recording(Path(folder), Recording(world, minutes, seed=seed))
             for task in tasks.split(","):
-                rows += _rows(checkpoint, world, task, video)
+                rows += _rows(checkpoint, world, task, video, rules.split(","))
     yardstick.show(yardstick.Sheet("Live captions", COLUMNS, rows))
 
 
-def _rows(checkpoint: str, world: str, task: str, video: Path) -> Iterator[Sequence[str]]:
+def _rows(
+    checkpoint: str, world: str, task: str, video: Path, rules: Sequence[str]
+) -> Iterator[Sequence[str]]:
     truth = read_rows(video.with_suffix(".words.jsonl"))
     said = " ".join(row["word"] for row in truth)
     offline = Transcriber(checkpoint, task=task)(video).text
-    for policy, kind in POLICIES.items():
-        shown = watch(kind(checkpoint, task=task), played(video))
+    for policy in rules:
+        shown = watch(POLICIES[policy](checkpoint, task=task), played(video))
         wers = [100 * word_errors(said, text).wer for text in (shown.text, offline)]
         yield world, task, policy, *(f"{wer:.1f}" for wer in wers), *_facts(shown, truth)
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from omni_avsr import transcribe
+from omni_avsr import Live, Transcriber, transcribe
 from omni_avsr.data import manifest
 from omni_avsr.measure.evaluate import evaluate
 from omni_avsr.media import streams
@@ -84,3 +84,17 @@ def test_a_recording_is_transcribed_from_both_from_its_sound_and_from_its_lips(t
     assert wers[Task.AVSR] < 12
     assert wers[Task.ASR] < 12
     assert wers[Task.VSR] < 50
+
+
+def test_where_nobody_speaks_no_words_are_invented():
+    second = np.arange(48_000) / 16_000
+    noise = np.random.default_rng(0).normal(0, 0.1, 48_000)
+    transcriber = Transcriber("tiny", task="asr")
+    for sound in (noise, np.cumsum(noise) / 100, 0.2 * np.sin(2 * np.pi * 440 * second)):
+        transcript = transcriber(sound.astype(np.float32), sampling_rate=16_000)
+        assert transcript.text == ""
+        assert transcript.words == []
+    still = np.full((75, 96, 96), 90, np.uint8)
+    live = Live("tiny", task="vsr")
+    captions = [*live.feed(pictures=list(still)), *live.finish()]
+    assert not any(caption.words for caption in captions)

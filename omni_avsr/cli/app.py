@@ -234,9 +234,14 @@ def transcribe(
 @takes(LiveSettings)
 def live(
     settings: LiveSettings,
-    file: Annotated[Path, typer.Argument(help="A video, mouth clip or sound.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="A video, mouth clip or sound.", show_default=False)
+    ] = None,
 ) -> None:
-    """Show what is said in a file while it plays; words appear as they settle."""
+    """Show what is said in a file while it plays, or in front of this machine.
+
+    Words appear as they settle. Ctrl-C ends what --mic and --camera record.
+    """
     with quick_imports():
         from omni_avsr.cli.live import run
 

@@ -14,15 +14,18 @@ from omni_avsr.choice import chosen_model
 from omni_avsr.cli.terminal import name_model, note
 from omni_avsr.decode.live import Caption, Live, played
 from omni_avsr.errors import InputError
+from omni_avsr.media.devices import Pieces, recorded
 from omni_avsr.settings import LiveSettings
 
 
-def run(settings: LiveSettings, file: Path) -> None:
-    """Shows the captions of a file until it ends."""
+def run(settings: LiveSettings, file: Path | None) -> None:
+    """Shows the captions of a file, or of what is said here, until it ends."""
+    if settings.records == (file is not None):
+        raise InputError("name a file to play, or --mic or --camera to record")
     model = chosen_model(settings.checkpoint)
     name_model(model)
-    live = Live(**{**vars(settings), "checkpoint": model})
-    captions = _captions(live, file, settings)
+    live = Live(**{**vars(settings), "checkpoint": model, "task": settings.recorded_task})
+    captions = _captions(live, settings, file)
     if settings.format == "jsonl":
         for caption in captions:
             print(json.dumps(asdict(caption), ensure_ascii=False), flush=True)
@@ -30,22 +33,34 @@ def run(settings: LiveSettings, file: Path) -> None:
         _show(captions)
 
 
-def _captions(live: Live, file: Path, settings: LiveSettings) -> Iterator[Caption]:
-    """The captions of a file, which is read as fast as it plays unless it is to be fast."""
-    started = time.monotonic()
+def _captions(live: Live, settings: LiveSettings, file: Path | None) -> Iterator[Caption]:
+    """The captions of a file or a recording; Ctrl-C ends a recording."""
     problem = None
     try:
-        for sound, pictures in played(file, settings.audio_track):
+        for sound, pictures in _pieces(live, settings, file):
             yield from live.feed(sound, pictures)
-            if not settings.fast:
-                time.sleep(max(0.0, started + live.until - time.monotonic()))
+    except KeyboardInterrupt:
+        if not settings.records:
+            raise
     except InputError as error:  # of a damaged file, after all that can be read
         problem = error
     yield from live.finish()
     for text in live.notes:
-        note(f"{file}: {text}")
+        note(f"{file or 'the recording'}: {text}")
     if problem:
         raise problem
+
+
+def _pieces(live: Live, settings: LiveSettings, file: Path | None) -> Pieces:
+    """What is recorded, or a file as fast as it plays, unless it is to be fast."""
+    if file is None:
+        yield from recorded(settings.mic, settings.camera)
+        return
+    started = time.monotonic()
+    for piece in played(file, settings.audio_track):
+        yield piece
+        if not settings.fast:
+            time.sleep(max(0.0, started + live.until - time.monotonic()))
 
 
 def _show(captions: Iterator[Caption]) -> None:

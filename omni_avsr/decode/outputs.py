@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import TextIO
 
 from omni_avsr.decode.subtitles import cues, written
-from omni_avsr.decode.transcripts import SUBTITLES, Transcript, Update, as_row, line
+from omni_avsr.decode.transcripts import (
+    SUBTITLES,
+    Transcript,
+    Update,
+    as_row,
+    as_verbose,
+    line,
+)
 from omni_avsr.errors import InputError
+from omni_avsr.media import streams
 from omni_avsr.media.folders import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from omni_avsr.settings.transcribe import ending
 from omni_avsr.tasks import Row
@@ -38,7 +46,7 @@ class Writer:
         several: bool,
         highlight: bool = False,
     ):
-        own_files = several and not set(SUBTITLES).isdisjoint(formats)
+        own_files = several and not {*SUBTITLES, "verbose_json"}.isdisjoint(formats)
         if own_files and out is None:
             raise InputError(f"{', '.join(formats)} of several files needs --out, a folder")
         self.formats = formats
@@ -170,6 +178,10 @@ class _Sheet:
         """Writes what waits for the end of a transcript; an empty file if nothing is said."""
         if self.format == "json":
             self.rows.append(as_row(transcript))
+        elif self.format == "verbose_json":
+            seconds = streams.probe(transcript.file).seconds
+            whole = as_verbose(transcript, round(seconds, 3))
+            self._print(f"{json.dumps(whole, ensure_ascii=False, indent=1)}\n")
         elif self.format in ("jsonl", "trn", "ctm"):
             self._print(line(self.format, transcript, self.writer.names[transcript.file]))
         else:

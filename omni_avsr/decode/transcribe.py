@@ -237,15 +237,17 @@ class Transcriber:
         words = self._words(route.task, features, decoded, batch)
         segments = []
         for window, found, own_words in zip(batch, decoded, words, strict=True):
+            is_invented = own_words == ()
             segments.append(
                 Segment(
                     start=window.start,
                     end=window.end,
-                    text=found.text,
+                    text="" if is_invented else found.text,
                     task=route.task,
                     confidence=found.confidence,
                     is_cut=found.is_cut,
                     words=own_words,
+                    tokens=() if is_invented else decoder.processor.said(found.ids),
                 )
             )
         return segments

@@ -1,12 +1,16 @@
 """What is said in a file, and how it is written: as JSON, TRN or CTM."""
 
 import json
+import math
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from omni_avsr.tasks import Row, Task
 
 SUBTITLES = ("srt", "vtt")
+UNKNOWN = "und"  # the code of a language that is not known
+LEAST = 1e-6  # confidence
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Segment:
     confidence: float  # geometric mean of the tokens' probabilities, 0..1
     is_cut: bool = False  # whether the text reached the limit of tokens without an end
     words: tuple[Word, ...] | None = None  # None if the model cannot tell when they are said
+    tokens: tuple[int, ...] = ()  # of the text
 
     @classmethod
     def from_row(cls, row: Row) -> "Segment":
         """The segment of a journal's row, which is its `asdict`."""
         words = row["words"] and tuple(Word(**word) for word in row["words"])
-        return cls(**{**row, "task": Task(row["task"]), "words": words})
+        given = {"task": Task(row["task"]), "words": words, "tokens": tuple(row["tokens"])}
+        return cls(**{**row, **given})
 
 
 @dataclass
@@ -72,6 +78,7 @@ def as_row(transcript: Transcript) -> Row:
     for segment in transcript.segments:
         row = asdict(segment)
         row["cut"] = row.pop("is_cut")
+        del row["tokens"]
         if segment.words is None:
             del row["words"]
         segments.append(row)
@@ -85,6 +92,31 @@ def as_row(transcript: Transcript) -> Row:
     if transcript.notes:
         whole["notes"] = transcript.notes
     return whole
+
+
+def as_verbose(transcript: Transcript, seconds: float) -> Row:
+    """A transcript as OpenAI's verbose JSON, with what is ours beside it."""
+    segments = []
+    for number, segment in enumerate(transcript.segments):
+        text = segment.text.encode()
+        row = {
+            "id": number,
+            "seek": round(100 * segment.start),
+            "start": segment.start,
+            "end": segment.end,
+            "text": segment.text,
+            "tokens": list(segment.tokens),
+            "temperature": 0.0,
+            "avg_logprob": round(math.log(max(segment.confidence, LEAST)), 4),
+            "compression_ratio": round(len(text) / len(zlib.compress(text)), 4),
+            "no_speech_prob": float(not segment.text),
+            "confidence": segment.confidence,
+            "task": segment.task,
+        }
+        segments.append(row)
+    words = list(map(asdict, transcript.words))
+    whole = {"task": "transcribe", "language": UNKNOWN, "duration": seconds}
+    return {**whole, "text": transcript.text, "words": words, "segments": segments}
 
 
 def line(format: str, transcript: Transcript, name: Path) -> str:

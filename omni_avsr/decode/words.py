@@ -18,6 +18,7 @@ from omni_avsr.tasks import AUDIO_FPS, Task
 LATE = 0.03  # seconds from the start of a word until its first character is named, as measured
 PAUSE = 0.3  # seconds between two named characters, from which on nothing is said between them
 SHORTEST = 1 / AUDIO_FPS  # seconds of a word
+LEAST_HEARD = 0.05  # characters for one of the text; it is invented where fewer are heard
 
 Times = tuple[float, float]  # start and end in seconds
 
@@ -32,10 +33,13 @@ def words_of(
 ) -> tuple[Word, ...]:
     """The words of what was decoded, which is said from `start` on, in frames as `named`.
 
+    There are none where nobody speaks, which a language model fills with words of its own.
     Words that it has begun with are found, too, but left out. A word that the aligner cannot place
     has the time between its neighbours, and no probability.
     """
     assert decoder.model.aligner is not None
+    if decoder.model.aligner.heard(named, decoded.text) < LEAST_HEARD:
+        return ()
     words = decoded.text.split()
     places = decoder.model.aligner.places(named, [*begun, *words])
     times = word_times(places)

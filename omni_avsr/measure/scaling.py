@@ -204,7 +204,7 @@ def _wer(size: Size, task: Task) -> str:
     if task not in size.wer:
         return percent(None)
     low, high = map(percent, size.interval[task])
-    return f"{percent(size.wer[task])} ({low}–{high})"
+    return f"{percent(size.wer[task])} ({low}-{high})"
 
 
 def _page(found: Sequence[Size], laws: Laws) -> str:

@@ -168,12 +168,16 @@ def sound_of(video: Path) -> Path:
     return beside if silent and beside.is_file() else video
 
 
-def audio_blocks(path: Path | str, track: int | None = None) -> Iterator[np.ndarray]:
+def audio_blocks(
+    path: Path | str, track: int | None = None, device: str | None = None
+) -> Iterator[np.ndarray]:
     """Yields an audio track as mono float32 blocks (S,) at 16 kHz; see read_audio for the track.
+
+    The path may be a device's name, if there is the format that FFmpeg has for devices of its kind.
 
     Where the file's clock has a gap, or the sound cannot be decoded, the blocks have silence.
     """
-    with _open(path) as container:
+    with _open(path, device) as container:
         stream = _audio_stream(container, track)
         reader: _Reader[av.AudioFrame] = _Reader(path, container, stream)
         resampler = _Resampler()
@@ -356,14 +360,16 @@ class _Resampler:
             yield samples.astype(np.float32) / INT16_RANGE
 
 
-def video_frames(path: Path | str, colour: str = "bgr24") -> Iterator[np.ndarray]:
+def video_frames(
+    path: Path | str, colour: str = "bgr24", device: str | None = None
+) -> Iterator[np.ndarray]:
     """Yields the first video stream upright and at 25 frames per second, whatever its rate.
 
     Frames are uint8 (H, W, 3), or (H, W) if colour is "gray". Each is what the file shows in the
     middle of the 40 ms that the frame stands for; it is black where the file has shown nothing new
     for more than a second.
     """
-    with _open(path) as container:
+    with _open(path, device) as container:
         stream = _video_stream(container)
         stream.thread_type = "AUTO"
         reader: _Reader[av.VideoFrame] = _Reader(path, container, stream)
@@ -533,11 +539,13 @@ def _usable(streams: Sequence[AnyStream]) -> list[AnyStream]:
 
 
 @contextmanager
-def _open(path: Path | str) -> Iterator[InputContainer]:
+def _open(path: Path | str, device: str | None = None) -> Iterator[InputContainer]:
     """Opens a file for reading; whatever is wrong with it becomes an InputError that names it."""
-    name = os.path.abspath(path) if ":" in str(path) else str(path)  # a:b.mp4 is no protocol
+    name = str(path)
+    if ":" in name and not device:  # a:b.mp4 is no protocol
+        name = os.path.abspath(name)
     try:
-        with av.open(name, metadata_errors="replace") as container:
+        with av.open(name, format=device, metadata_errors="replace") as container:
             _refuse_huge_frames(container)
             yield container
     except InputError:

@@ -107,6 +107,16 @@ class Aligner(nn.Module):
             together.append(np.sum([part[:shortest].numpy() for part in parts], 0))
         return together
 
+    def heard(self, named: np.ndarray, text: str) -> float:
+        """How many characters frames name, for one of a text: 0 where nobody speaks, else about 1.
+
+        It is 1 for a text of which no character is known.
+        """
+        expected = len(self.classes_of(text))
+        best = named.argmax(1)
+        begins = np.diff(best, prepend=BLANK) != 0
+        return float((begins & (best != BLANK)).sum() / expected) if expected else 1.0
+
     def places(self, named: np.ndarray, words: Sequence[str]) -> dict[int, list[Place]]:
         """Where the characters of each word are that can be placed, by the word's number."""
         classes = [self.classes_of(word) for word in words]

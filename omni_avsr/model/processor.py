@@ -6,6 +6,7 @@ The sequence is [bos] <audio>A..A</audio> <video>V..V</video> [task token] promp
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,11 @@ class OmniAVSRProcessor(ProcessorMixin):
         """The transcripts of what `generate` returns."""
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def said(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The tokens of a transcript without its end and padding."""
+        ends = {self.config.eos_token_id, self.config.pad_token_id}
+        return tuple(takewhile(lambda one: one not in ends, ids))
 
     def word_probabilities(self, ids: Sequence[int], sums: Sequence[float]) -> list[float]:
         """The probability of each word of a transcript: the product of its tokens'.

@@ -24,6 +24,13 @@ class LiveSettings(CheckpointOptions, RateOptions, DetectorOptions, SoundOptions
         ("auto", *Task),
     )
     format: str = option("text", "text, or jsonl: a line for each pass.", ("text", "jsonl"))
+    mic: str | None = option(
+        None,
+        "Listen to this microphone instead of a file: default on Linux, :0 on a Mac.",
+    )
+    camera: str | None = option(
+        None, "Watch through this camera: /dev/video0 on Linux, 0 on a Mac."
+    )
     fast: bool = option(False, "Read the file as fast as it goes, not as fast as it plays.")
     patience: float = option(
         0.8,
@@ -40,3 +47,17 @@ class LiveSettings(CheckpointOptions, RateOptions, DetectorOptions, SoundOptions
         yield from super().problems()
         if self.budget:
             yield "live decodes everything several times, so there is no budget: leave it out"
+
+    @property
+    def records(self) -> bool:
+        """Whether a microphone or a camera is used."""
+        return self.mic is not None or self.camera is not None
+
+    @property
+    def recorded_task(self) -> str:
+        """The task; with one device alone, what is not recorded is not waited for."""
+        if self.task != "auto" or not self.records:
+            return self.task
+        if self.camera is None:
+            return Task.ASR
+        return Task.VSR if self.mic is None else "auto"

@@ -8,14 +8,14 @@ from omni_avsr.settings.base import COUNT, Bounds, option
 from omni_avsr.settings.shared import CheckpointOptions, FaceOptions, RateOptions, SoundOptions
 from omni_avsr.tasks import Task
 
-TRANSCRIPT_FORMATS = ("text", "json", "jsonl", "srt", "vtt", "ctm", "trn")
+TRANSCRIPT_FORMATS = ("text", "json", "jsonl", "verbose_json", "srt", "vtt", "ctm", "trn")
 SECONDS = Bounds(0, 3600, above=True)
-TEXT_ENDING = ".txt"  # of the format text; the others are their own endings
+ENDINGS = {"text": ".txt", "verbose_json": ".verbose.json"}  # the others are their own endings
 
 
 def ending(format: str) -> str:
     """How the files of a transcript format end."""
-    return TEXT_ENDING if format == "text" else f".{format}"
+    return ENDINGS.get(format, f".{format}")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,13 +12,16 @@ from typer.testing import CliRunner
 
 from omni_avsr import Live
 from omni_avsr.cli.app import app
+from omni_avsr.decode import words as words_module
 from omni_avsr.decode.decode import load_decoder
 from omni_avsr.decode.live import LAG, played
 from omni_avsr.decode.transcripts import Word
 from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
+from omni_avsr.media import devices as media_devices
 from omni_avsr.media import streams
-from omni_avsr.settings import CheckpointOptions
+from omni_avsr.media.devices import recorded
+from omni_avsr.settings import CheckpointOptions, LiveSettings
 from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS, Task
 from tests.support.towers import clips
 
@@ -238,7 +242,8 @@ def test_without_a_face_detector_the_sound_goes_on(checkpoint, monkeypatch, tmp_
     assert "only heard" in live.notes[0]
 
 
-def test_decoding_goes_on_from_the_words_that_have_settled():
+def test_decoding_goes_on_from_the_words_that_have_settled(monkeypatch):
+    monkeypatch.setattr(words_module, "LEAST_HEARD", 0.0)  # what is decoded is noise
     decoder = load_decoder(CheckpointOptions(checkpoint="tiny"))
     model, processor = decoder.model, decoder.processor
     features = model.encode(processor.media(**clips(60)))
@@ -293,3 +298,50 @@ def test_the_command_prints_captions_of_a_clip(checkpoint, tmp_path):
     assert all({"words", "tentative", "ended", "until"} == row.keys() for row in rows)
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0, result.output
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """FFmpeg's own sources stand in for devices; their names say what they make."""
+    monkeypatch.setattr(media_devices, "FORMATS", {sys.platform: ("lavfi", "lavfi")})
+
+
+def test_a_microphone_and_a_camera_are_recorded(devices):
+    pieces = list(recorded("sine=duration=1.5", "testsrc=duration=1.5:size=64x48:rate=30"))
+    heard = np.concatenate([sound for sound, _ in pieces])
+    seen = [picture for _, pictures in pieces for picture in pictures]
+    assert abs(len(heard) - 1.5 * SAMPLE_RATE) < 100
+    assert abs(len(seen) - 1.5 * VIDEO_FPS) <= 1
+    assert seen[0].shape == (48, 64, 3)
+
+
+def test_what_is_recorded_is_shown(devices, checkpoint):
+    options = [
+        "live",
+        "--checkpoint",
+        str(checkpoint),
+        "--max-new-tokens",
+        "5",
+        "--format",
+        "jsonl",
+    ]
+    result = CliRunner().invoke(app, [*options, "--mic", "sine=duration=1.2:frequency=300"])
+    assert result.exit_code == 0, result.output
+    assert LiveSettings(mic="default").recorded_task == Task.ASR
+    assert LiveSettings(camera="0").recorded_task == Task.VSR
+    assert LiveSettings(camera="0", mic=":0").recorded_task == "auto"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--mic", "nothing"], "--mic: nothing cannot be read"),
+        (["--camera", "nothing"], "--camera: nothing cannot be read"),
+        (["talk.mp4", "--mic", "default"], "name a file to play, or --mic or --camera to record"),
+        ([], "name a file to play, or --mic or --camera to record"),
+    ],
+)
+def test_what_cannot_be_recorded_is_said_in_one_sentence(devices, checkpoint, given, message):
+    result = CliRunner().invoke(app, ["live", *given, "--checkpoint", str(checkpoint)])
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)

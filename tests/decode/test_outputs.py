@@ -2,13 +2,15 @@
 
 import json
 import os
+import wave
 from contextlib import suppress
 
 import pytest
+from openai.types.audio import TranscriptionVerbose
 
 from omni_avsr.decode.outputs import INTERRUPTED, Writer
 from omni_avsr.decode.subtitles import clock
-from omni_avsr.decode.transcripts import Segment, Transcript, Update
+from omni_avsr.decode.transcripts import Segment, Transcript, Update, Word
 from omni_avsr.errors import InputError
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import Task
@@ -25,6 +27,16 @@ WRITTEN = {
     "vtt": "WEBVTT\n\n" + SRT.replace(",", "."),
     "trn": "hello there bye (talk)\n",
 }
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A second and a half of sound."""
+    path = tmp_path / "recording.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, 16_000, 0, "NONE", ""))
+        out.writeframes(bytes(48_000))
+    return path
 
 
 @pytest.fixture
@@ -195,3 +207,21 @@ def test_formats_that_contradict_are_refused(options, message):
 
 def test_a_clock_carries_its_milliseconds():
     assert clock(59.9996, ",") == "00:01:00,000"
+
+
+def test_verbose_json_is_what_clients_of_openai_read(recording, tmp_path):
+    words = (Word("hello", 0.5, 1.0, 0.9), Word("there", 1.0, 1.4, None))
+    said = [Segment(0.4, 1.4, "hello there", Task.ASR, 0.5, words=words, tokens=(7, 8))]
+    silent = Segment(1.4, 1.5, "", Task.ASR, 0.5, words=())
+    write(recording, tmp_path / "out", "verbose_json", segments=[*said, silent])
+    found = TranscriptionVerbose.model_validate_json((tmp_path / "out").read_text(), strict=True)
+    assert (found.text, found.duration, found.language) == ("hello there", 1.5, "und")
+    assert [(word.word, word.start, word.end) for word in found.words] == [
+        ("hello", 0.5, 1.0),
+        ("there", 1.0, 1.4),
+    ]
+    first, second = found.segments
+    assert (first.id, first.seek, first.tokens) == (0, 40, [7, 8])
+    assert first.avg_logprob == pytest.approx(-0.6931)
+    assert (first.no_speech_prob, second.no_speech_prob) == (0.0, 1.0)
+    assert second.compression_ratio == 0.0

@@ -214,18 +214,36 @@ def test_results_that_cannot_be_written_leave_the_old_file(tmp_path):
 
 def test_hypotheses_are_json_lines(tmp_path):
     clips = [
-        hypothesis("set réd\n", confidence=0.5),
+        hypothesis("set réd\n", confidence=0.5, probabilities=[0.9, None], seconds=2.0),
         hypothesis(route=AVSR, condition=BABBLE),
     ]
     write_hypotheses(tmp_path / "h.jsonl", clips)
     first, second = map(json.loads, (tmp_path / "h.jsonl").read_text().splitlines())
     columns = (
-        "id reference hypothesis task audio_rate video_rate snr noise confidence cut errors words"
+        "id reference hypothesis task audio_rate video_rate snr noise confidence cut "
+        "probabilities audio_seconds errors words"
     )
     assert list(first) == list(second) == columns.split()
     assert (first["reference"], first["hypothesis"]) == ("SET Red", "set réd\n")
     assert (first["errors"], first["words"], first["confidence"]) == (1, 2, 0.5)
+    assert (first["probabilities"], first["audio_seconds"]) == ([0.9, None], 2.0)
     assert (second["errors"], second["snr"], second["confidence"]) == (0, 0, None)
+
+
+def test_words_are_judged_by_their_probabilities_as_far_as_they_are_known():
+    clip = hypothesis("sat red now", reference="set red", probabilities=[0.4, 0.9, None])
+    assert clip.judged == [(0.4, False), (0.9, True)]
+    assert clip.doubt == pytest.approx(0.35)
+    one_word = replace(clip, hypothesis="it's red now", normaliser="whisper")
+    assert one_word.judged == []  # as it is scored by four words
+    assert hypothesis("", probabilities=[]).judged == []
+
+
+def test_the_report_draws_how_sure_it_is_and_underlines_doubt(tmp_path):
+    clips = [hypothesis("sat red", reference="set red", probabilities=[0.2, 0.9])]
+    html = report(tmp_path, results(CLEAN), clips)
+    assert "How sure, and how right" in html
+    assert html.count('class="pair wrong unsure"') == 1
 
 
 def test_the_report_is_one_file_that_needs_no_network(html):

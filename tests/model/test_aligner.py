@@ -147,3 +147,14 @@ def test_it_is_saved_with_its_model_and_kept_when_a_task_is_merged(make, tmp_pat
     assert list(merged.aligner.heads) == ["video"]
     for name, weight in merged.aligner.state_dict().items():
         assert torch.equal(weight, model.aligner.state_dict()[name])
+
+
+def test_where_nobody_speaks_no_character_of_a_text_is_heard():
+    aligner = Aligner({}, "ab")
+    silent = np.log(np.tile([0.8, 0.1, 0.1], (40, 1)))
+    said = silent.copy()
+    said[10:12, 1] = said[20, 2] = 0.0
+    assert aligner.heard(said, "ab") == 1
+    assert aligner.heard(said, 4 * "ab") == 0.25
+    assert aligner.heard(silent, "ab") == 0
+    assert aligner.heard(silent, "xyz") == 1  # that cannot be told
