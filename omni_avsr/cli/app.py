@@ -35,6 +35,7 @@ from omni_avsr.settings import (
     DecodeSettings,
     DemoSettings,
     LiveSettings,
+    ServeSettings,
     TrainSettings,
     TranscribeSettings,
 )
@@ -247,6 +248,18 @@ def live(
 
     silence_libraries()
     run(settings, file)
+
+
+@app.command("serve", rich_help_panel=MODELS)
+@takes(ServeSettings)
+def serve(settings: ServeSettings) -> None:
+    """Serve OpenAI's transcription API, for sound and video.
+
+    Needs `pip install 'omni-avsr[serve]'`. Nothing that is uploaded is kept.
+    """
+    from omni_avsr.cli.serve import run
+
+    run(settings)
 
 
 app.add_typer(measure.app)

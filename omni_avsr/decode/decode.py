@@ -130,10 +130,10 @@ class Stream:
         self.room = max(self.room, count)
         first = 0
         while first < count:
-            free = self.room - self._running
+            free = self.room - self.running
             wanted = min(count - first, math.ceil(self.room * REFILL))
-            if self._running and (free < wanted or not self._joins):
-                yield from self._step()
+            if self.running and (free < wanted or not self._joins):
+                yield from self.step()
             else:
                 last = min(count, first + free)
                 yield from self._begin(features.of_clips(first, last))
@@ -141,11 +141,12 @@ class Stream:
 
     def finish(self) -> Iterator[tuple[int, Decoded]]:
         """Yields the numbers and transcripts of all clips that are not done yet."""
-        while self._running:
-            yield from self._step()
+        while self.running:
+            yield from self.step()
 
     @property
-    def _running(self) -> int:
+    def running(self) -> int:
+        """How many clips are decoded."""
         return self.search.clips if self.search else 0
 
     @property
@@ -158,12 +159,13 @@ class Stream:
         search = model.search(batch, self.beams, self.max_new_tokens, self.added)
         self.added += features.clips
         yield from self._done(search)
-        if self._running and self.search and search.clips:
+        if self.running and self.search and search.clips:
             self.search.join(search)
         elif search.clips:
             self.search = search
 
-    def _step(self) -> Iterator[tuple[int, Decoded]]:
+    def step(self) -> Iterator[tuple[int, Decoded]]:
+        """Runs the LLM once; yields the numbers and transcripts of clips that are done."""
         assert self.search is not None
         self.decoder.model.activate_adapters(self.route)
         yield from self._done(self.search)

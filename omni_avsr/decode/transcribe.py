@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, overload
 
 import cv2
+import numpy as np
 import torch
 
-from omni_avsr.decode.confidence import doubt_of
 from omni_avsr.decode.contents import windows_of
 from omni_avsr.decode.decode import Decoded, load_decoder
 from omni_avsr.decode.elastic import Climb, chosen_climb
@@ -21,7 +21,7 @@ from omni_avsr.decode.inputs import refuse_unreadable
 from omni_avsr.decode.quiet import silent_libraries
 from omni_avsr.decode.record import Record
 from omni_avsr.decode.sources import Source, Sources, as_file
-from omni_avsr.decode.transcripts import Segment, Transcript, Update, Word
+from omni_avsr.decode.transcripts import Segment, Transcript, Update
 from omni_avsr.decode.windows import Window
 from omni_avsr.decode.words import words_of
 from omni_avsr.errors import InputError
@@ -216,11 +216,11 @@ class Transcriber:
             route = config.choose(task, settings.audio_rate, settings.video_rate)
             return self._decode_route(route, batch)
         segments = self._decode_route(climb.ladder.cheap, batch)
-        doubts = list(map(_doubt, segments))
+        doubts = [segment.doubt for segment in segments]
         places = climb.of(doubts, [window.end - window.start for window in batch])
         again = self._decode_route(climb.ladder.better, [batch[place] for place in places])
         for place, segment in zip(places, again, strict=True):
-            if _doubt(segment) <= doubts[place]:
+            if segment.doubt <= doubts[place]:
                 segments[place] = segment
         return segments
 
@@ -229,43 +229,43 @@ class Transcriber:
         if not batch:
             return []
         settings, decoder = self.settings, self.decoder
+        features, named = self.encode(batch)
+        decoded = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
+        rows = zip(batch, decoded, named, strict=True)
+        return [self.segment(route, *of_window) for of_window in rows]
+
+    def encode(self, batch: Sequence[Window]) -> tuple[Features, Sequence[np.ndarray | None]]:
+        """The features of windows of one task, and what the aligner names in each, if it is to."""
         sounds = [window.audio for window in batch if window.audio is not None]
         mouths = [window.video for window in batch if window.video is not None]
-        media = decoder.processor.media(sounds or None, mouths or None)
-        features = decoder.model.encode(media.to(decoder.device))
-        decoded = decoder.transcribe(features, route, settings.beams, settings.max_new_tokens)
-        words = self._words(route.task, features, decoded, batch)
-        segments = []
-        for window, found, own_words in zip(batch, decoded, words, strict=True):
-            is_invented = own_words == ()
-            segments.append(
-                Segment(
-                    start=window.start,
-                    end=window.end,
-                    text="" if is_invented else found.text,
-                    task=route.task,
-                    confidence=found.confidence,
-                    is_cut=found.is_cut,
-                    words=own_words,
-                    tokens=() if is_invented else decoder.processor.said(found.ids),
-                )
-            )
-        return segments
+        media = self.decoder.processor.media(sounds or None, mouths or None)
+        features = self.decoder.model.encode(media.to(self.decoder.device))
+        named: Sequence[np.ndarray | None] = [None] * len(batch)
+        if self.aligner is not None:
+            named = self.aligner.named(features)
+        return features, named
 
-    def _words(
-        self, task: Task, features: Features, decoded: Sequence[Decoded], batch: Sequence[Window]
-    ) -> list[tuple[Word, ...] | None]:
-        """The words of each window; None where the model cannot tell when they are said."""
-        if self.aligner is None:
-            return [None] * len(batch)
-        words: list[tuple[Word, ...] | None] = []
-        for found, named, window in zip(decoded, self.aligner.named(features), batch, strict=True):
-            words.append(words_of(self.decoder, task, named, found, window.start))
-        return words
-
-
-def _doubt(segment: Segment) -> float:
-    return doubt_of([word.probability for word in segment.words or ()])
+    def segment(
+        self, route: Route, window: Window, decoded: Decoded, named: np.ndarray | None
+    ) -> Segment:
+        """What was decoded of a window; its words are None if it cannot be told when they are."""
+        words = None
+        if named is not None:
+            words = words_of(self.decoder, route.task, named, decoded, window.start)
+        is_invented = words == ()
+        tokens = () if is_invented else self.decoder.processor.said(decoded.ids)
+        log_probs = np.diff(decoded.sums[: len(tokens)], prepend=0.0)
+        return Segment(
+            start=window.start,
+            end=window.end,
+            text="" if is_invented else decoded.text,
+            task=route.task,
+            confidence=decoded.confidence,
+            is_cut=decoded.is_cut,
+            words=words,
+            tokens=tokens,
+            log_probs=tuple(log_probs.round(4).tolist()),
+        )
 
 
 def _forget_folder(transcript: Transcript) -> None:

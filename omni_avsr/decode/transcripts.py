@@ -6,6 +6,7 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from omni_avsr.decode.confidence import doubt_of
 from omni_avsr.tasks import Row, Task
 
 SUBTITLES = ("srt", "vtt")
@@ -35,13 +36,19 @@ class Segment:
     is_cut: bool = False  # whether the text reached the limit of tokens without an end
     words: tuple[Word, ...] | None = None  # None if the model cannot tell when they are said
     tokens: tuple[int, ...] = ()  # of the text
+    log_probs: tuple[float, ...] = ()  # of each of them
+
+    @property
+    def doubt(self) -> float:
+        """The share of its words that are wrong, as far as the model can tell."""
+        return doubt_of([word.probability for word in self.words or ()])
 
     @classmethod
     def from_row(cls, row: Row) -> "Segment":
         """The segment of a journal's row, which is its `asdict`."""
         words = row["words"] and tuple(Word(**word) for word in row["words"])
-        given = {"task": Task(row["task"]), "words": words, "tokens": tuple(row["tokens"])}
-        return cls(**{**row, **given})
+        tokens = {name: tuple(row[name]) for name in ("tokens", "log_probs")}
+        return cls(**{**row, "task": Task(row["task"]), "words": words, **tokens})
 
 
 @dataclass
@@ -78,7 +85,7 @@ def as_row(transcript: Transcript) -> Row:
     for segment in transcript.segments:
         row = asdict(segment)
         row["cut"] = row.pop("is_cut")
-        del row["tokens"]
+        del row["tokens"], row["log_probs"]
         if segment.words is None:
             del row["words"]
         segments.append(row)

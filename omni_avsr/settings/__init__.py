@@ -16,6 +16,7 @@ from omni_avsr.settings.decode import (
 )
 from omni_avsr.settings.live import LiveSettings
 from omni_avsr.settings.plan import PlanSettings
+from omni_avsr.settings.serve import ServeSettings
 from omni_avsr.settings.shared import CheckpointOptions
 from omni_avsr.settings.toy import DemoSettings, ToySettings
 from omni_avsr.settings.train import TrainSettings
@@ -33,6 +34,7 @@ __all__ = [
     "ManyOptions",
     "PlanSettings",
     "PrepareSettings",
+    "ServeSettings",
     "Settings",
     "ToySettings",
     "TrainSettings",

@@ -1,0 +1,37 @@
+"""What `omni-avsr serve` does: loads a model, and listens."""
+
+from omni_avsr.choice import chosen_model
+from omni_avsr.cli.terminal import name_model, say
+from omni_avsr.errors import InputError
+from omni_avsr.run import silence_libraries
+from omni_avsr.settings.serve import ServeSettings
+from omni_avsr.settings.shared import CheckpointOptions, DetectorOptions
+
+NEEDED = "the server needs packages of its own: pip install 'omni-avsr[serve]'"
+PATIENCE = 60  # seconds that requests have to finish when the server is stopped
+
+
+def run(settings: ServeSettings) -> None:
+    """Serves until it is stopped."""
+    try:
+        import uvicorn
+
+        from omni_avsr.serve.app import create_app
+    except ModuleNotFoundError as error:
+        raise InputError(f"{NEEDED} ({error.name} is missing)") from None
+    from omni_avsr.decode.transcribe import Transcriber
+
+    silence_libraries()
+    model = chosen_model(settings.checkpoint)
+    name_model(model)
+    shared = {*CheckpointOptions.__dataclass_fields__, *DetectorOptions.__dataclass_fields__}
+    given = {name: getattr(settings, name) for name in shared - {"checkpoint"}}
+    app = create_app(settings, Transcriber(model, **given), model)
+    say(f"http://{settings.host}:{settings.port} listens; Ctrl-C ends it")
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=PATIENCE,
+    )

@@ -1,0 +1,1 @@
+"""A server: OpenAI's transcription API, captions over a WebSocket, and a page."""

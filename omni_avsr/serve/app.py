@@ -1,0 +1,278 @@
+"""The HTTP side of the server: OpenAI's transcription API, and what tells how the server is."""
+
+import asyncio
+import hmac
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from sse_starlette.sse import EventSourceResponse
+from starlette.background import BackgroundTask
+from starlette.datastructures import FormData, UploadFile
+
+from omni_avsr.decode.subtitles import cues, written
+from omni_avsr.decode.transcribe import Transcriber
+from omni_avsr.decode.transcripts import SUBTITLES, Segment, Transcript, as_verbose
+from omni_avsr.errors import InputError
+from omni_avsr.serve.asked import Asked, Refused
+from omni_avsr.serve.engine import Engine
+from omni_avsr.serve.limits import MEGABYTE, BodyLimit
+from omni_avsr.serve.metrics import Metrics
+from omni_avsr.serve.work import Work
+from omni_avsr.settings.serve import ServeSettings
+from omni_avsr.tasks import VERSION, Row
+
+RETRY_AFTER = "5"  # seconds
+WATCHED_EVERY = 0.5  # seconds between looking whether a client has gone
+UNKNOWN_KEY, TOO_LATE, BUSY = 401, 504, 503
+
+T = TypeVar("T")
+
+
+class Server:
+    """What all requests share."""
+
+    def __init__(self, settings: ServeSettings, transcriber: Transcriber, name: str):
+        self.settings = settings
+        self.name = name  # of the model
+        self.started = int(time.time())
+        self.engine = Engine(transcriber)
+        self.metrics = Metrics(self.engine)
+        self.reading = asyncio.Semaphore(settings.workers)
+        self.requests = 0  # that are served now
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for a request, of which there are not many."""
+        if self.requests >= self.settings.max_requests:
+            raise Busy
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+
+
+class Busy(Exception):
+    """All places are taken."""
+
+
+def create_app(settings: ServeSettings, transcriber: Transcriber, name: str) -> FastAPI:
+    """The application for a model that is loaded."""
+    server = Server(settings, transcriber, name)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(server.engine.close)
+
+    app = FastAPI(title="omni-avsr", version=VERSION, lifespan=lifespan)
+    app.add_middleware(BodyLimit, most=settings.max_upload_mb * MEGABYTE)
+    app.state.server = server
+    _add_errors(app)
+
+    @app.middleware("http")
+    async def check_key(request: Request, go_on: Callable) -> Response:
+        if request.url.path.startswith("/v1/") and not _has_key(request, settings.api_key):
+            return _error(UNKNOWN_KEY, "the API key is missing or wrong", code="invalid_api_key")
+        return await go_on(request)
+
+    @app.get("/health")
+    async def health() -> Row:
+        """Whether the server is there."""
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return PlainTextResponse(server.metrics.text())
+
+    @app.get("/v1/models")
+    async def models() -> Row:
+        """The one model."""
+        facts = {"id": name, "object": "model", "created": server.started, "owned_by": "omni-avsr"}
+        return {"object": "list", "data": [facts]}
+
+    @app.post("/v1/audio/transcriptions")
+    async def transcriptions(request: Request) -> Response:
+        """What is said in an upload, as OpenAI's API has it."""
+        return await _transcriptions(server, request)
+
+    return app
+
+
+async def _transcriptions(server: Server, request: Request) -> Response:
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(server.place())
+        async with request.form(max_files=1, max_fields=64) as form:
+            asked = Asked.of(_fields(form), server.settings, server.name)
+            upload = form.get("file")
+            if not isinstance(upload, UploadFile):
+                raise Refused("a file is needed", "file")
+            file = await asyncio.to_thread(_kept, upload)
+        stack.callback(file.unlink)
+        work = Work(server.engine, file, asked.settings, server.settings.max_seconds)
+        held = stack.pop_all()
+    if asked.stream:
+        # The background task is for clients who have gone before the first event
+        background = BackgroundTask(held.close)
+        events = _events(server, work, held, started)
+        return EventSourceResponse(events, background=background)
+    whole = _whole(server, work, held)
+    transcript = await _unless_gone(request, server.settings.timeout, whole)
+    if work.problem and not transcript.segments:
+        raise work.problem
+    server.metrics.note(transcript, time.monotonic() - started)
+    return _written(transcript, asked, work)
+
+
+async def _segments(server: Server, work: Work, held: ExitStack) -> AsyncGenerator[Segment]:
+    """The segments of an upload; its file and its place go in the end."""
+    with held:
+        async with server.reading, aclosing(work.segments()) as segments:
+            async for segment in segments:
+                yield segment
+
+
+async def _whole(server: Server, work: Work, held: ExitStack) -> Transcript:
+    transcript = Transcript(work.file)
+    async with aclosing(_segments(server, work, held)) as segments:
+        async for segment in segments:
+            transcript.segments.append(segment)
+    return transcript
+
+
+async def _events(
+    server: Server, work: Work, held: ExitStack, started: float
+) -> AsyncGenerator[Row]:
+    """The events of a streamed transcript."""
+    transcript = Transcript(work.file)
+    async with aclosing(_segments(server, work, held)) as segments:
+        async for segment in segments:
+            space = " " if transcript.text else ""
+            transcript.segments.append(segment)
+            if segment.text:
+                yield _event("transcript.text.delta", delta=space + segment.text)
+    if work.problem and not transcript.segments:
+        yield _event("error", error={"message": str(work.problem)})
+        return
+    server.metrics.note(transcript, time.monotonic() - started)
+    yield _event("transcript.text.done", text=transcript.text)
+
+
+def _event(kind: str, **facts: Any) -> Row:
+    return {"data": json.dumps({"type": kind, **facts}, ensure_ascii=False)}
+
+
+async def _unless_gone(request: Request, timeout: float, work: Coroutine[Any, Any, T]) -> T:
+    """What some work gives; it is cancelled if its client hangs up, or if it takes too long."""
+    task = asyncio.create_task(work)
+    try:
+        async with asyncio.timeout(timeout):
+            while not task.done():
+                await asyncio.wait([task], timeout=WATCHED_EVERY)
+                if not task.done() and await request.is_disconnected():
+                    raise asyncio.CancelledError
+            return task.result()
+    finally:
+        task.cancel()
+
+
+def _written(transcript: Transcript, asked: Asked, work: Work) -> Response:
+    """A transcript in the format that is asked for; a header says what could not be read."""
+    headers = {"x-omni-avsr-warning": _one_line(str(work.problem))} if work.problem else {}
+    if asked.format == "text":
+        return PlainTextResponse(f"{transcript.text}\n", headers=headers)
+    if asked.format in SUBTITLES:
+        return PlainTextResponse(_subtitles(transcript, asked.format), headers=headers)
+    whole: Row = {"text": transcript.text}
+    if asked.format == "verbose_json":
+        seconds = max((segment.end for segment in transcript.segments), default=0.0)
+        whole = as_verbose(transcript, seconds)
+        if "word" not in asked.granularities:
+            del whole["words"]
+        if "segment" not in asked.granularities:
+            del whole["segments"]
+    if asked.logprobs:
+        whole["logprobs"] = [one for own in transcript.segments for one in work.logprobs(own)]
+    return JSONResponse(whole, headers=headers)
+
+
+def _subtitles(transcript: Transcript, format: str) -> str:
+    parts = ["WEBVTT\n"] if format == "vtt" else []
+    number = 0
+    for segment in transcript.segments:
+        if segment.text:
+            for cue in cues(segment, format):
+                number += 1
+                parts.append(written(cue, format, number))
+    return "\n".join([*parts, ""])
+
+
+def _fields(form: FormData) -> dict[str, list[str]]:
+    """The fields of a form that are texts, each with all its values."""
+    fields: dict[str, list[str]] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            fields.setdefault(name, []).append(value)
+    return fields
+
+
+def _kept(upload: UploadFile) -> Path:
+    """The file of an upload, under a name that is ours."""
+    suffix = Path(upload.filename or "").suffix
+    safe = suffix if suffix[1:].isalnum() and len(suffix) < 8 else ""
+    descriptor, name = tempfile.mkstemp(safe, "omni-avsr-")
+    with os.fdopen(descriptor, "wb") as out:
+        shutil.copyfileobj(upload.file, out)
+    return Path(name)
+
+
+def _has_key(request: Request, key: str | None) -> bool:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return key is None or hmac.compare_digest(given.encode(), key.encode())
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Makes errors what OpenAI's clients expect."""
+
+    @app.exception_handler(InputError)
+    async def refused(_: Request, error: InputError) -> Response:
+        field = error.field if isinstance(error, Refused) else None
+        return _error(400, str(error), field)
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, __: Busy) -> Response:
+        message = "the server has as many requests as it takes: try again in a few seconds"
+        return _error(BUSY, message, retry_after=RETRY_AFTER)
+
+    @app.exception_handler(TimeoutError)
+    async def late(_: Request, __: TimeoutError) -> Response:
+        return _error(TOO_LATE, "the request took longer than the server allows")
+
+
+def _error(
+    status: int,
+    message: str,
+    field: str | None = None,
+    code: str | None = None,
+    retry_after: str | None = None,
+) -> Response:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": field, "code": code}
+    headers = {"retry-after": retry_after} if retry_after else {}
+    return JSONResponse({"error": error}, status, headers)
+
+
+def _one_line(text: str) -> str:
+    """A text that a header can have."""
+    return " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")

@@ -1,0 +1,116 @@
+"""What a client asks for, in the form fields of OpenAI's transcription API and in our own.
+
+What cannot be done is refused, and never ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omni_avsr.errors import InputError
+from omni_avsr.settings import TranscribeSettings
+from omni_avsr.settings.serve import ServeSettings
+
+FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+GRANULARITIES = ("word", "segment")
+# Our own fields, which are options of `omni-avsr transcribe`, and how they are read
+OPTIONS = {
+    "task": str,
+    "audio_rate": int,
+    "video_rate": int,
+    "rates": str,
+    "budget": float,
+    "beams": int,
+    "face": int,
+}
+MOST_BEAMS = 32
+# Fields of OpenAI's API that this server cannot honour, and why
+REFUSED = {
+    "language": "the language is that of the model; leave it out",
+    "languages": "the language is that of the model; leave it out",
+    "prompt": "the model takes no prompt; leave it out",
+    "keywords": "the model takes no keywords; leave them out",
+    "known_speaker_names": "speakers are not told apart; leave it out",
+    "known_speaker_references": "speakers are not told apart; leave it out",
+}
+SHARED = ("detector", "download", "max_new_tokens")
+
+
+class Refused(InputError):
+    """A request that cannot be served, with the field that it is about."""
+
+    def __init__(self, message: str, field: str | None = None):
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How an upload is to be transcribed, and how the transcript is to be sent."""
+
+    format: str
+    granularities: Sequence[str]
+    stream: bool
+    logprobs: bool
+    settings: TranscribeSettings
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Sequence[str]], server: ServeSettings, model: str) -> "Asked":
+        """What the fields of a form say; each has one value or several."""
+        given = {name.removesuffix("[]"): list(values) for name, values in fields.items()}
+        asked = cls(
+            format=_one_of("response_format", given.pop("response_format", ["json"]), FORMATS),
+            granularities=_granularities(given.pop("timestamp_granularities", ["segment"])),
+            stream=_one_of("stream", given.pop("stream", ["false"]), ("true", "false")) == "true",
+            logprobs=bool(given.get("include")),
+            settings=_settings(given, server),
+        )
+        _refuse_others(given, model)
+        if asked.logprobs and asked.format != "json":
+            raise Refused("logprobs are sent as json only", "include")
+        return asked
+
+
+def _settings(given: dict[str, list[str]], server: ServeSettings) -> TranscribeSettings:
+    """Takes our own fields out of a form."""
+    options: dict[str, Any] = {name: getattr(server, name) for name in SHARED}
+    options["beams"] = server.beams
+    for name, kind in OPTIONS.items():
+        if name in given:
+            (value,) = given.pop(name)[-1:]
+            try:
+                options[name] = kind(value)
+            except ValueError:
+                raise Refused(f"{name} {value!r} is not a number", name) from None
+    if options["beams"] > MOST_BEAMS:
+        raise Refused(f"beams {options['beams']} are more than {MOST_BEAMS}", "beams")
+    return TranscribeSettings(**options)
+
+
+def _refuse_others(given: Mapping[str, Sequence[str]], model: str) -> None:
+    """Refuses what is left of a form, unless it is what this server does anyway."""
+    done_anyway = {
+        "model": (model, ""),
+        "temperature": ("0", "0.0", ""),
+        "chunking_strategy": ("auto", ""),
+        "include": ("logprobs",),
+        **dict.fromkeys(REFUSED, ("",)),
+    }
+    for name, values in given.items():
+        if name not in done_anyway:
+            raise Refused(f"there is no field {name!r}", name)
+        for value in values:
+            if value not in done_anyway[name]:
+                known = " or ".join(repr(one) for one in done_anyway[name] if one)
+                raise Refused(REFUSED.get(name, f"{name} {value!r} is not {known}"), name)
+
+
+def _granularities(values: Sequence[str]) -> list[str]:
+    return [_one_of("timestamp_granularities", [value], GRANULARITIES) for value in values]
+
+
+def _one_of(name: str, values: Sequence[str], allowed: Sequence[str]) -> str:
+    (value,) = values[-1:]
+    if value not in allowed:
+        raise Refused(f"{name} {value!r} is none of {', '.join(allowed)}", name)
+    return value
