@@ -67,28 +67,30 @@ class Caption:
 class Live:
     """Transcribes sound and pictures as they come.
 
-    The options are those of `omni-avsr live`, such as task="asr" or patience=0.3. The model needs
-    an aligner.
+    The options are those of `omni-avsr live`, such as task="asr" or patience=0.3. The model, which
+    may be that of a `Transcriber` with its options, needs an aligner.
     """
 
-    def __init__(self, checkpoint: str | Path | None = None, **options: Any):
-        name = None if checkpoint is None else str(checkpoint)
-        own = LiveSettings(checkpoint=name, **options)
-        shared = TranscribeSettings.__dataclass_fields__.keys() - {"format", "checkpoint"}
-        given = {key: value for key, value in vars(own).items() if key in shared}
-        self.transcriber = Transcriber(name, **given)
+    def __init__(self, checkpoint: str | Path | Transcriber | None = None, **options: Any):
+        if isinstance(checkpoint, Transcriber):
+            own, self.transcriber = LiveSettings(**options), checkpoint
+        else:
+            name = None if checkpoint is None else str(checkpoint)
+            own = LiveSettings(checkpoint=name, **options)
+            shared = TranscribeSettings.__dataclass_fields__.keys() - {"format", "checkpoint"}
+            given = {key: value for key, value in vars(own).items() if key in shared}
+            self.transcriber = Transcriber(name, **given)
         if self.transcriber.aligner is None:
             raise InputError(
                 f"{self.transcriber.decoder.name} cannot tell when words are said, which captions "
                 "need: `omni-avsr train --aligner only --from` it"
             )
         settings = self.transcriber.settings
-        self.tasks = self.transcriber.tasks if settings.task == "auto" else [Task(settings.task)]
+        self.tasks = self.transcriber.tasks if own.task == "auto" else [Task(own.task)]
         self.patience = own.patience
         self.pass_frames = max(1, round(own.pass_every * VIDEO_FPS))
-        self.most_frames, self.pause_frames = frames_of(
-            settings.max_seconds_per_window, settings.pause
-        )
+        longest = min(own.max_seconds_per_window, settings.max_seconds_per_window)
+        self.most_frames, self.pause_frames = frames_of(longest, own.pause)
         self._begin()
 
     def again(self, tasks: Sequence[Task] | None = None) -> "Live":

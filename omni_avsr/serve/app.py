@@ -12,12 +12,14 @@ from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, PlainTextResponse
 from sse_starlette.sse import EventSourceResponse
 from starlette.background import BackgroundTask
 from starlette.datastructures import FormData, UploadFile
+from starlette.requests import HTTPConnection
 
+from omni_avsr.decode.live import Live
 from omni_avsr.decode.subtitles import cues, written
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import SUBTITLES, Segment, Transcript, as_verbose
@@ -26,6 +28,7 @@ from omni_avsr.serve.asked import Asked, Refused
 from omni_avsr.serve.engine import Engine
 from omni_avsr.serve.limits import MEGABYTE, BodyLimit
 from omni_avsr.serve.metrics import Metrics
+from omni_avsr.serve.realtime import converse
 from omni_avsr.serve.work import Work
 from omni_avsr.settings.serve import ServeSettings
 from omni_avsr.tasks import VERSION, Row
@@ -33,6 +36,7 @@ from omni_avsr.tasks import VERSION, Row
 RETRY_AFTER = "5"  # seconds
 WATCHED_EVERY = 0.5  # seconds between looking whether a client has gone
 UNKNOWN_KEY, TOO_LATE, BUSY = 401, 504, 503
+WITHOUT_KEY = 1008  # the code of a WebSocket that is closed
 
 T = TypeVar("T")
 
@@ -45,9 +49,16 @@ class Server:
         self.name = name  # of the model
         self.started = int(time.time())
         self.engine = Engine(transcriber)
+        self.live = None if transcriber.aligner is None else Live(transcriber)
         self.metrics = Metrics(self.engine)
         self.reading = asyncio.Semaphore(settings.workers)
         self.requests = 0  # that are served now
+
+    def listener(self) -> Live:
+        """A listener for a client who speaks."""
+        if self.live is None:
+            raise InputError(f"{self.name} cannot tell when words are said, which captions need")
+        return self.live.again()
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -76,14 +87,34 @@ def create_app(settings: ServeSettings, transcriber: Transcriber, name: str) -> 
 
     app = FastAPI(title="omni-avsr", version=VERSION, lifespan=lifespan)
     app.add_middleware(BodyLimit, most=settings.max_upload_mb * MEGABYTE)
-    app.state.server = server
     _add_errors(app)
+    _add_facts(app, server)
 
     @app.middleware("http")
     async def check_key(request: Request, go_on: Callable) -> Response:
         if request.url.path.startswith("/v1/") and not _has_key(request, settings.api_key):
             return _error(UNKNOWN_KEY, "the API key is missing or wrong", code="invalid_api_key")
         return await go_on(request)
+
+    @app.post("/v1/audio/transcriptions")
+    async def transcriptions(request: Request) -> Response:
+        """What is said in an upload, as OpenAI's API has it."""
+        return await _transcriptions(server, request)
+
+    @app.websocket("/v1/realtime")
+    async def realtime(socket: WebSocket) -> None:
+        """Captions while someone speaks."""
+        if not _has_key(socket, settings.api_key):
+            await socket.close(WITHOUT_KEY)
+            return
+        with server.place():
+            await converse(socket, server.listener(), server.engine)
+
+    return app
+
+
+def _add_facts(app: FastAPI, server: Server) -> None:
+    """Adds what tells how the server is, and which model it has."""
 
     @app.get("/health")
     async def health() -> Row:
@@ -98,15 +129,8 @@ def create_app(settings: ServeSettings, transcriber: Transcriber, name: str) -> 
     @app.get("/v1/models")
     async def models() -> Row:
         """The one model."""
-        facts = {"id": name, "object": "model", "created": server.started, "owned_by": "omni-avsr"}
-        return {"object": "list", "data": [facts]}
-
-    @app.post("/v1/audio/transcriptions")
-    async def transcriptions(request: Request) -> Response:
-        """What is said in an upload, as OpenAI's API has it."""
-        return await _transcriptions(server, request)
-
-    return app
+        facts = {"object": "model", "created": server.started, "owned_by": "omni-avsr"}
+        return {"object": "list", "data": [{"id": server.name, **facts}]}
 
 
 async def _transcriptions(server: Server, request: Request) -> Response:
@@ -237,7 +261,7 @@ def _kept(upload: UploadFile) -> Path:
     return Path(name)
 
 
-def _has_key(request: Request, key: str | None) -> bool:
+def _has_key(request: HTTPConnection, key: str | None) -> bool:
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
     return key is None or hmac.compare_digest(given.encode(), key.encode())
 

@@ -1,0 +1,292 @@
+"""Clients of other people's making are served: OpenAI's, HTTP ones, and a WebSocket's."""
+
+import base64
+import importlib.util
+import json
+import threading
+import time
+import wave
+
+import cv2
+import httpx
+import numpy as np
+import openai
+import pytest
+import srt
+import uvicorn
+import webvtt
+from starlette.testclient import TestClient
+from websockets.sync.client import connect
+
+from omni_avsr import Transcriber, transcribe
+from omni_avsr.data import manifest
+from omni_avsr.media import streams
+from omni_avsr.run import no_progress
+from omni_avsr.serve.app import create_app
+from omni_avsr.settings import ServeSettings
+from omni_avsr.settings.shared import ToyOptions
+from omni_avsr.toy import toy_corpus
+
+pytestmark = pytest.mark.skipif(
+    not importlib.util.find_spec("espeakng_loader"), reason="no espeak: omni-avsr[toy]"
+)
+
+
+@pytest.fixture(scope="module")
+def transcriber():
+    return Transcriber("tiny", download=False)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Videos with sound, and what is said in them."""
+    folder = tmp_path_factory.mktemp("clips")
+    labels = toy_corpus(ToyOptions(toy_clips=240), ["test"], no_progress)["test"]
+    found = []
+    for clip in manifest.read(labels)[:4]:
+        file = folder / f"{len(found)}.mp4"
+        sound = (streams.read_audio(clip.audio) * 32767).round().astype(np.int16)
+        streams.write_video(file, streams.read_video(clip.video), sound)
+        found.append((file, clip.text))
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(transcriber):
+    """Where a server listens that takes three requests at a time."""
+    settings = ServeSettings(api_key="secret", max_requests=3, max_upload_mb=1, max_seconds=60)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings, transcriber, "tiny"), port=0, log_level="error")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    (socket,) = server.servers[0].sockets
+    yield f"127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def client(address):
+    return openai.OpenAI(base_url=f"http://{address}/v1", api_key="secret", max_retries=0)
+
+
+@pytest.fixture
+def http(address):
+    headers = {"authorization": "Bearer secret"}
+    with httpx.Client(base_url=f"http://{address}", headers=headers, timeout=60) as client:
+        yield client
+
+
+def post(http, file, **fields):
+    with file.open("rb") as content:
+        return http.post("/v1/audio/transcriptions", files={"file": content}, data=fields)
+
+
+def test_openais_client_sends_a_video_and_reads_words(client, clips):
+    file, _ = clips[0]
+    found = client.audio.transcriptions.create(
+        model="tiny",
+        file=file,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    expected = transcribe(file, checkpoint="tiny")
+    assert found.text == expected.text
+    words = [(word.word, word.start, word.end) for word in found.words]
+    assert words == [(word.word, word.start, word.end) for word in expected.words]
+    assert found.segments[0].task == "avsr"
+    assert client.models.list().data[0].id == "tiny"
+
+
+def test_openais_client_reads_a_stream(client, clips):
+    file, _ = clips[1]
+    events = list(client.audio.transcriptions.create(model="tiny", file=file, stream=True))
+    assert [event.type for event in events] == ["transcript.text.delta", "transcript.text.done"]
+    assert events[0].delta == events[1].text == transcribe(file, checkpoint="tiny").text
+
+
+def test_openais_client_reads_the_probabilities_of_tokens(client, clips):
+    file, _ = clips[0]
+    found = client.audio.transcriptions.create(model="tiny", file=file, include=["logprobs"])
+    assert (
+        "".join(one.token for one in found.logprobs).split() == found.text.replace(" ", "").split()
+    )
+    assert all(one.logprob <= 0 for one in found.logprobs)
+
+
+def test_subtitles_are_read_by_their_own_parsers(http, clips):
+    file, _ = clips[0]
+    text = transcribe(file, checkpoint="tiny").text
+    (cue,) = srt.parse(post(http, file, response_format="srt").text)
+    assert cue.content.replace("\n", " ") == text
+    (caption,) = webvtt.from_string(post(http, file, response_format="vtt").text)
+    assert caption.text.replace("\n", " ") == text
+    assert post(http, file, response_format="text").text == f"{text}\n"
+
+
+def test_our_own_fields_choose_the_task_and_the_rates(http, clips):
+    file, _ = clips[0]
+    for fields in (
+        {"task": "vsr", "video_rate": 5},
+        {"task": "asr", "audio_rate": 16, "beams": 3},
+        {"rates": "auto", "budget": 12},
+    ):
+        found = post(http, file, **fields)
+        assert found.json() == {"text": transcribe(file, checkpoint="tiny", **fields).text}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "message"),
+    [
+        ({"language": "en"}, "language", "leave it out"),
+        ({"prompt": "hello"}, "prompt", "takes no prompt"),
+        ({"temperature": "0.7"}, "temperature", "'0.7' is not '0'"),
+        ({"response_format": "diarized_json"}, "response_format", "none of json"),
+        ({"timestamp_granularities[]": "letter"}, "timestamp_granularities", "none of word"),
+        ({"model": "whisper-1"}, "model", "is not 'tiny'"),
+        ({"colour": "blue"}, "colour", "there is no field"),
+        ({"include[]": "logprobs", "response_format": "text"}, "include", "as json only"),
+        ({"audio_rate": "fast"}, "audio_rate", "is not a number"),
+        ({"beams": "1000"}, "beams", "more than 32"),
+        ({"audio_rate": "3"}, None, "audio rate 3 was not trained"),
+        ({"budget": "12"}, None, "a budget is for auto"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_openais_shape(http, clips, fields, field, message):
+    response = post(http, clips[0][0], **fields)
+    error = response.json()["error"]
+    assert response.status_code == 400
+    assert (error["type"], error["param"]) == ("invalid_request_error", field)
+    assert message in error["message"]
+
+
+def test_files_that_cannot_be_read_are_the_clients_fault(http, client, clips, tmp_path):
+    garbage = tmp_path / "garbage.mp4"
+    garbage.write_bytes(bytes(range(256)) * 40)
+    response = post(http, garbage)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("the file cannot be read")
+    large = tmp_path / "large.wav"
+    large.write_bytes(bytes(3 << 20))
+    assert post(http, large).status_code == 413
+    long = tmp_path / "long.wav"
+    with wave.open(str(long), "wb") as out:
+        out.setparams((1, 1, 8_000, 0, "NONE", ""))
+        out.writeframes(bytes(8_000 * 70))
+    assert "longer than the 60 seconds" in post(http, long).json()["error"]["message"]
+    assert http.post("/v1/audio/transcriptions", data={"model": "tiny"}).status_code == 400
+    with pytest.raises(openai.BadRequestError, match="cannot be read"):
+        client.audio.transcriptions.create(model="tiny", file=garbage)
+    assert post(http, clips[0][0]).status_code == 200
+
+
+def test_without_its_key_nobody_is_served(address, clips):
+    stranger = openai.OpenAI(base_url=f"http://{address}/v1", api_key="guess", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.audio.transcriptions.create(model="tiny", file=clips[0][0])
+    assert httpx.get(f"http://{address}/health").json() == {"status": "ok"}
+
+
+def test_requests_at_the_same_time_share_batches_and_have_their_own_texts(http, clips):
+    texts: dict[int, str] = {}
+
+    def ask(number):
+        texts[number] = post(http, clips[number][0]).json()["text"]
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(3):
+        assert texts[number] == transcribe(clips[number][0], checkpoint="tiny").text
+    figures = http.get("/metrics").text
+    assert "omni_avsr_requests_total" in figures
+    assert "omni_avsr_queued_windows 0.0" in figures
+
+
+def test_a_server_that_is_full_says_when_to_come_again(transcriber, clips):
+    app = create_app(ServeSettings(max_requests=1), transcriber, "tiny")
+    client = TestClient(app)
+    with client.websocket_connect("/v1/realtime") as socket:
+        socket.receive_json()
+        response = post(client, clips[0][0])
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        socket.send_json({"type": "input_audio_buffer.commit"})
+        assert socket.receive_json()["type"] == "transcription.done"
+    assert post(client, clips[0][0]).status_code == 200
+
+
+def test_nothing_that_was_uploaded_is_kept(http, clips, tmp_path_factory, monkeypatch):
+    import tempfile
+    from pathlib import Path
+
+    post(http, clips[0][0])
+    post(http, clips[0][0], stream="true")
+    left = list(Path(tempfile.gettempdir()).glob("omni-avsr-*"))
+    assert left == []
+
+
+def spoken(file):
+    sound = (streams.read_audio(file) * 32767).round().astype("<i2")
+    return sound, list(streams.read_video(file))
+
+
+def test_a_websocket_hears_sees_and_captions(address, clips):
+    file, text = clips[0]
+    sound, mouths = spoken(file)
+    said, tentative = [], 0
+    headers = {"authorization": "Bearer secret"}
+    with connect(f"ws://{address}/v1/realtime", additional_headers=headers) as socket:
+        assert json.loads(socket.recv())["type"] == "session.created"
+        for number, mouth in enumerate(mouths):
+            piece = sound[640 * number : 640 * (number + 1)].tobytes()
+            for kind, name, content in (
+                ("input_audio_buffer.append", "audio", piece),
+                ("input_video_buffer.append", "mouth", mouth.tobytes()),
+            ):
+                coded = base64.b64encode(content).decode()
+                socket.send(json.dumps({"type": kind, name: coded}))
+        socket.send(json.dumps({"type": "input_audio_buffer.commit", "final": True}))
+        for message in socket:
+            event = json.loads(message)
+            said.append(event.get("delta", ""))
+            tentative += len(event.get("tentative", []))
+    assert event["type"] == "transcription.done"
+    assert event["text"] == "".join(said)
+    assert tentative > 0
+    assert event["text"].split()[0] == text.split()[0]
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ("nonsense", "no JSON"),
+        ("[]", "no JSON object"),
+        ('{"type": "dance"}', "there is no event 'dance'"),
+        ('{"type": "input_audio_buffer.append"}', "needs 'audio' in base64"),
+        ('{"type": "input_video_buffer.append", "mouth": "AAAA"}', "96 x 96 bytes, 3 came"),
+        ('{"type": "input_video_buffer.append", "image": "AAAA"}', "an image is a JPEG"),
+        ('{"type": "session.update", "task": "smell"}', "'smell' is not one of"),
+    ],
+)
+def test_what_a_websocket_cannot_take_is_said(transcriber, event, message):
+    client = TestClient(create_app(ServeSettings(), transcriber, "tiny"))
+    with client.websocket_connect("/v1/realtime") as socket:
+        socket.receive_json()
+        socket.send_text(event)
+        assert message in socket.receive_json()["error"]["message"]
+
+
+def test_a_jpeg_that_announces_too_much_is_not_decoded(transcriber):
+    picture = cv2.imencode(".jpg", np.zeros((8, 2000, 3), np.uint8))[1].tobytes()
+    event = {"type": "input_video_buffer.append", "image": base64.b64encode(picture).decode()}
+    client = TestClient(create_app(ServeSettings(), transcriber, "tiny"))
+    with client.websocket_connect("/v1/realtime") as socket:
+        socket.receive_json()
+        socket.send_json(event)
+        assert "at most 1920 pixels" in socket.receive_json()["error"]["message"]
