@@ -1,7 +1,7 @@
 """What `omni-avsr serve` does: loads a model, and listens."""
 
 from omni_avsr.choice import chosen_model
-from omni_avsr.cli.terminal import name_model, say
+from omni_avsr.cli.terminal import name_model, note, say
 from omni_avsr.errors import InputError
 from omni_avsr.run import silence_libraries
 from omni_avsr.settings.serve import ServeSettings
@@ -20,10 +20,15 @@ def run(settings: ServeSettings) -> None:
     except ModuleNotFoundError as error:
         raise InputError(f"{NEEDED} ({error.name} is missing)") from None
     from omni_avsr.decode.transcribe import Transcriber
+    from omni_avsr.media.faces import NoDetector, yunet
 
     silence_libraries()
     model = chosen_model(settings.checkpoint)
     name_model(model)
+    try:
+        yunet(settings.detector, settings.download)
+    except NoDetector as error:
+        note(f"raw video is only heard: {error}")
     shared = {*CheckpointOptions.__dataclass_fields__, *DetectorOptions.__dataclass_fields__}
     given = {name: getattr(settings, name) for name in shared - {"checkpoint"}}
     app = create_app(settings, Transcriber(model, **given), model)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response, WebSocket
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from sse_starlette.sse import EventSourceResponse
 from starlette.background import BackgroundTask
 from starlette.datastructures import FormData, UploadFile
@@ -33,6 +33,8 @@ from omni_avsr.serve.work import Work
 from omni_avsr.settings.serve import ServeSettings
 from omni_avsr.tasks import VERSION, Row
 
+FOLDER = Path(__file__).parent
+CLIPS = sorted(file.name for file in (FOLDER / "clips").iterdir())
 RETRY_AFTER = "5"  # seconds
 WATCHED_EVERY = 0.5  # seconds between looking whether a client has gone
 UNKNOWN_KEY, TOO_LATE, BUSY = 401, 504, 503
@@ -89,6 +91,7 @@ def create_app(settings: ServeSettings, transcriber: Transcriber, name: str) -> 
     app.add_middleware(BodyLimit, most=settings.max_upload_mb * MEGABYTE)
     _add_errors(app)
     _add_facts(app, server)
+    _add_page(app)
 
     @app.middleware("http")
     async def check_key(request: Request, go_on: Callable) -> Response:
@@ -129,8 +132,30 @@ def _add_facts(app: FastAPI, server: Server) -> None:
     @app.get("/v1/models")
     async def models() -> Row:
         """The one model."""
-        facts = {"object": "model", "created": server.started, "owned_by": "omni-avsr"}
+        config = server.engine.transcriber.decoder.model.config
+        ours = {
+            name: list(getattr(config, name)) for name in ("tasks", "audio_rates", "video_rates")
+        }
+        facts = {"object": "model", "created": server.started, "owned_by": "omni-avsr", **ours}
         return {"object": "list", "data": [{"id": server.name, **facts}]}
+
+
+def _add_page(app: FastAPI) -> None:
+    """Adds the page for people, with its clips."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(FOLDER / "page.html")
+
+    @app.get("/page/clips", include_in_schema=False)
+    async def clips() -> list[str]:
+        return CLIPS
+
+    @app.get("/page/clips/{name}", include_in_schema=False)
+    async def clip(name: str) -> Response:
+        if name not in CLIPS:
+            return _error(404, "there is no such clip")
+        return FileResponse(FOLDER / "clips" / name)
 
 
 async def _transcriptions(server: Server, request: Request) -> Response:
@@ -144,7 +169,8 @@ async def _transcriptions(server: Server, request: Request) -> Response:
                 raise Refused("a file is needed", "file")
             file = await asyncio.to_thread(_kept, upload)
         stack.callback(file.unlink)
-        work = Work(server.engine, file, asked.settings, server.settings.max_seconds)
+        longest = server.settings.max_seconds
+        work = Work(server.engine, file, asked.settings, longest, asked.snr)
         held = stack.pop_all()
     if asked.stream:
         # The background task is for clients who have gone before the first event
@@ -263,6 +289,7 @@ def _kept(upload: UploadFile) -> Path:
 
 def _has_key(request: HTTPConnection, key: str | None) -> bool:
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    given = given or request.query_params.get("key", "")  # as browsers open a WebSocket
     return key is None or hmac.compare_digest(given.encode(), key.encode())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from omni_avsr.errors import InputError
 from omni_avsr.settings import TranscribeSettings
+from omni_avsr.settings.base import DECIBELS
 from omni_avsr.settings.serve import ServeSettings
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
@@ -33,7 +34,7 @@ REFUSED = {
     "known_speaker_names": "speakers are not told apart; leave it out",
     "known_speaker_references": "speakers are not told apart; leave it out",
 }
-SHARED = ("detector", "download", "max_new_tokens")
+SHARED = ("detector", "max_new_tokens")
 
 
 class Refused(InputError):
@@ -52,6 +53,7 @@ class Asked:
     granularities: Sequence[str]
     stream: bool
     logprobs: bool
+    snr: float | None  # of white noise that is mixed in, in dB
     settings: TranscribeSettings
 
     @classmethod
@@ -63,6 +65,7 @@ class Asked:
             granularities=_granularities(given.pop("timestamp_granularities", ["segment"])),
             stream=_one_of("stream", given.pop("stream", ["false"]), ("true", "false")) == "true",
             logprobs=bool(given.get("include")),
+            snr=_ratio(given.pop("snr", [])),
             settings=_settings(given, server),
         )
         _refuse_others(given, model)
@@ -74,17 +77,22 @@ class Asked:
 def _settings(given: dict[str, list[str]], server: ServeSettings) -> TranscribeSettings:
     """Takes our own fields out of a form."""
     options: dict[str, Any] = {name: getattr(server, name) for name in SHARED}
-    options["beams"] = server.beams
+    # Whether there is a detector was found out when the server started
+    options |= {"beams": server.beams, "download": False}
     for name, kind in OPTIONS.items():
         if name in given:
-            (value,) = given.pop(name)[-1:]
-            try:
-                options[name] = kind(value)
-            except ValueError:
-                raise Refused(f"{name} {value!r} is not a number", name) from None
+            options[name] = _number(name, given.pop(name)[-1], kind)
     if options["beams"] > MOST_BEAMS:
         raise Refused(f"beams {options['beams']} are more than {MOST_BEAMS}", "beams")
     return TranscribeSettings(**options)
+
+
+def _number(name: str, value: str, kind: type) -> Any:
+    """The value of a field, which is a number unless it is a text."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise Refused(f"{name} {value!r} is not a number", name) from None
 
 
 def _refuse_others(given: Mapping[str, Sequence[str]], model: str) -> None:
@@ -103,6 +111,15 @@ def _refuse_others(given: Mapping[str, Sequence[str]], model: str) -> None:
             if value not in done_anyway[name]:
                 known = " or ".join(repr(one) for one in done_anyway[name] if one)
                 raise Refused(REFUSED.get(name, f"{name} {value!r} is not {known}"), name)
+
+
+def _ratio(values: Sequence[str]) -> float | None:
+    if not values:
+        return None
+    ratio = _number("snr", values[-1], float)
+    if not DECIBELS.hold(ratio):
+        raise Refused(f"snr {ratio} is not {DECIBELS} dB", "snr")
+    return ratio
 
 
 def _granularities(values: Sequence[str]) -> list[str]:

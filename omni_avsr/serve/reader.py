@@ -11,6 +11,7 @@ from omni_avsr.decode.contents import windows_of
 from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
+from omni_avsr.media.faces import NoDetector
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import Task
 
@@ -73,11 +74,15 @@ def _sent(
     settings: TranscribeSettings,
     longest: float,
 ) -> str | None:
+    problem = None
     too_long = f"the file is longer than the {longest:g} seconds that are allowed"
     try:
         if streams.probe(file).seconds > longest:
             return too_long
-        for window in windows_of(file, tasks, settings):
+        for window in _windows(file, tasks, settings):
+            if isinstance(window, NoDetector):
+                problem = f"only heard, as lips cannot be read: {window}"
+                continue
             if window.end > longest:  # its header says otherwise
                 return too_long
             windows.send(window)
@@ -85,4 +90,17 @@ def _sent(
         return str(error).replace(str(file), "the file")
     except MemoryError:
         return BROKEN
-    return None
+    return problem
+
+
+def _windows(
+    file: Path, tasks: Sequence[Task], settings: TranscribeSettings
+) -> Iterator[Window | NoDetector]:
+    """The windows of a file; of one whose faces cannot be found, those of its sound, and why."""
+    try:
+        yield from windows_of(file, tasks, settings)
+    except NoDetector as error:
+        if settings.task != "auto" or Task.ASR not in tasks:
+            raise
+        yield from windows_of(file, [Task.ASR], settings)
+        yield error

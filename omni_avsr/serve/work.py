@@ -3,9 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from omni_avsr.data.noise import mix_at_snr
 from omni_avsr.decode.elastic import Climb, chosen_climb
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import Segment
@@ -14,7 +17,7 @@ from omni_avsr.errors import InputError
 from omni_avsr.serve.engine import Engine
 from omni_avsr.serve.reader import Reader
 from omni_avsr.settings import TranscribeSettings
-from omni_avsr.tasks import Route, Row, Task
+from omni_avsr.tasks import SAMPLE_RATE, Route, Row, Task
 
 AHEAD = 4  # windows of an upload that are decoded at a time
 
@@ -27,6 +30,7 @@ class Work:
     file: Path
     settings: TranscribeSettings
     longest: float  # seconds
+    snr: float | None = None  # of white noise that is mixed in, in dB
     problem: InputError | None = None  # what could not be read
     climbs: dict[Task, Climb | None] = field(default_factory=dict)
 
@@ -73,6 +77,7 @@ class Work:
                     window = await asyncio.to_thread(self._next, windows)
                     is_read = window is None
                     if window is not None:
+                        window = self._in_noise(window)
                         pending.append(asyncio.create_task(self._segment(window)))
                 if pending:
                     yield await pending.popleft()
@@ -87,6 +92,14 @@ class Work:
         except InputError as error:
             self.problem = error
             return None
+
+    def _in_noise(self, window: Window) -> Window:
+        """A window with the noise that is asked for, the same one every time."""
+        if self.snr is None or window.audio is None:
+            return window
+        rng = np.random.default_rng(round(window.start * SAMPLE_RATE))
+        noise = rng.standard_normal(len(window.audio)).astype(np.float32)
+        return replace(window, audio=mix_at_snr(window.audio, noise, self.snr, rng))
 
     async def _segment(self, window: Window) -> Segment:
         """A window on its route, or on two where the first is in doubt."""
