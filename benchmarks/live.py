@@ -8,6 +8,7 @@ aligner finds that they ended a moment ago and two passes agree, or, to compare,
 holds.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -75,7 +76,9 @@ def main(
         for world in worlds.split(","):
             video = write_recording(Path(folder), Recording(world, minutes, seed=seed))
             for task in tasks.split(","):
-                rows += _rows(checkpoint, world, task, video, rules.split(","))
+                for row in _rows(checkpoint, world, task, video, rules.split(",")):
+                    print(", ".join(row), file=sys.stderr)
+                    rows.append(row)
     yardstick.show(yardstick.Sheet("Live captions", COLUMNS, rows))
 
 
@@ -95,13 +98,18 @@ def _facts(shown: Shown, truth: Sequence[Row]) -> Iterator[str]:
     """The figures after the word error rates, of the words that are right."""
     late = list(_late(shown, truth))
     for chosen in ("is_first", "is_last"):
-        values = [seconds for seconds, _, word in late if getattr(word, chosen)]
-        yield f"{np.mean(values):.2f}"
-        yield f"{np.percentile(values, 95):.2f}"
-    yield f"{np.mean([seconds for seconds, _, _ in late]):.2f}"
-    yield f"{np.mean([seconds for _, seconds, _ in late]):.2f}"
+        yield from _spread([seconds for seconds, _, word in late if getattr(word, chosen)])
+    yield from _spread([seconds for seconds, _, _ in late])[:1]
+    yield from _spread([seconds for _, seconds, _ in late])[:1]
     yield f"{100 * shown.changed / max(1, len(shown.guesses)):.0f} %"
     yield f"{shown.computed / shown.heard:.2f}"
+
+
+def _spread(seconds: Sequence[float]) -> tuple[str, str]:
+    """The mean and the 95th percentile of the words that are right, if there are any."""
+    if not seconds:
+        return "-", "-"
+    return f"{np.mean(seconds):.2f}", f"{np.percentile(seconds, 95):.2f}"
 
 
 def _late(shown: Shown, truth: Sequence[Row]) -> Iterator[tuple[float, float, Settled]]:

@@ -7,6 +7,7 @@ tutorial really run, with fewer clips and steps.
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,12 +21,13 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from omni_avsr import OmniAVSRConfig, settings
+from omni_avsr import OmniAVSRConfig, Transcriber, settings
 from omni_avsr.cli.app import app
 from omni_avsr.cli.options import read_config
 from omni_avsr.media import streams
 from omni_avsr.methods import METHODS
 from omni_avsr.settings import Settings, TrainSettings
+from tests.support.serving import served
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -126,9 +128,17 @@ def workspace(tmp_path_factory, files, make):
     return folder
 
 
+@pytest.fixture(scope="module")
+def address():
+    """Where a server listens."""
+    with served(Transcriber("tiny", download=False)) as address:
+        yield address
+
+
 @pytest.mark.parametrize("block", on_pages(python_blocks))
-def test_every_python_block_runs(block, workspace, tower_folders, monkeypatch, capsys):
+def test_every_python_block_runs(block, workspace, tower_folders, monkeypatch, capsys, address):
     monkeypatch.chdir(workspace)
+    block = block.replace("127.0.0.1:8000", address)
     stand_ins = {
         "openai/whisper-medium.en": tower_folders["audio"],
         "avhubert-large": tower_folders["video"],
@@ -141,7 +151,7 @@ def test_every_python_block_runs(block, workspace, tower_folders, monkeypatch, c
 
 
 @pytest.mark.parametrize("words", on_pages(commands))
-def test_every_command_is_one_that_exists(words, workspace, monkeypatch):
+def test_every_command_is_one_that_exists(words, workspace, monkeypatch, request):
     monkeypatch.chdir(workspace)
     program, *arguments = words
     if program == "omni-avsr":
@@ -158,6 +168,12 @@ def test_every_command_is_one_that_exists(words, workspace, monkeypatch):
         check_python(arguments)
     elif program == "cp":
         assert (ROOT / arguments[0]).is_file()
+    elif program == "curl":
+        if not shutil.which("curl"):
+            pytest.skip("no curl")
+        address = request.getfixturevalue("address")
+        asked = [word.replace("127.0.0.1:8000", address) for word in arguments]
+        subprocess.run(["curl", "--silent", "--fail", *asked], check=True)
     else:
         raise AssertionError(f"no check for {program}")
 

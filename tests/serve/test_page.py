@@ -3,16 +3,13 @@
 import importlib.util
 import os
 import shutil
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from omni_avsr import Transcriber
-from omni_avsr.serve.app import FOLDER, create_app
-from omni_avsr.settings import ServeSettings
+from omni_avsr.serve.app import FOLDER
+from tests.support.serving import served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -30,16 +27,8 @@ LONG = 20_000  # ms
 
 @pytest.fixture(scope="module")
 def address():
-    app = create_app(ServeSettings(), Transcriber("tiny", download=False), "tiny")
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    (socket,) = server.servers[0].sockets
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with served(Transcriber("tiny", download=False)) as address:
+        yield f"http://{address}"
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,10 @@
 import base64
 import importlib.util
 import json
+import tempfile
 import threading
-import time
 import wave
+from pathlib import Path
 
 import cv2
 import httpx
@@ -13,7 +14,6 @@ import numpy as np
 import openai
 import pytest
 import srt
-import uvicorn
 import webvtt
 from starlette.testclient import TestClient
 from websockets.sync.client import connect
@@ -26,6 +26,7 @@ from omni_avsr.serve.app import create_app
 from omni_avsr.settings import ServeSettings
 from omni_avsr.settings.shared import ToyOptions
 from omni_avsr.toy import toy_corpus
+from tests.support.serving import served
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("espeakng_loader"), reason="no espeak: omni-avsr[toy]"
@@ -55,17 +56,8 @@ def clips(tmp_path_factory):
 def address(transcriber):
     """Where a server listens that takes three requests at a time."""
     settings = ServeSettings(api_key="secret", max_requests=3, max_upload_mb=1, max_seconds=60)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(settings, transcriber, "tiny"), port=0, log_level="error")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    (socket,) = server.servers[0].sockets
-    yield f"127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with served(transcriber, settings) as address:
+        yield address
 
 
 @pytest.fixture
@@ -221,10 +213,7 @@ def test_a_server_that_is_full_says_when_to_come_again(transcriber, clips):
     assert post(client, clips[0][0]).status_code == 200
 
 
-def test_nothing_that_was_uploaded_is_kept(http, clips, tmp_path_factory, monkeypatch):
-    import tempfile
-    from pathlib import Path
-
+def test_nothing_that_was_uploaded_is_kept(http, clips):
     post(http, clips[0][0])
     post(http, clips[0][0], stream="true")
     left = list(Path(tempfile.gettempdir()).glob("omni-avsr-*"))

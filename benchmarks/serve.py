@@ -1,0 +1,175 @@
+"""The server under load: requests per second and latency with more and more clients.
+
+    python -m benchmarks.serve
+
+Starts `omni-avsr serve` with the shipped model, and sends it toy clips with sound and lips. The
+last rows are of a short clip while a long recording is transcribed, and of captions for several
+people who speak at a time.
+"""
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import httpx
+import numpy as np
+import typer
+from websockets.sync.client import connect
+
+from benchmarks import yardstick
+from omni_avsr.media import streams
+from omni_avsr.tasks import SAMPLE_RATE, SAMPLES_PER_VIDEO_FRAME, VIDEO_FPS
+from omni_avsr.toy import ToyClip, generate_shards
+
+PATH = "/v1/audio/transcriptions"
+LOAD = ("clients", "requests", "a second", "median s", "95 % s", "99 % s")
+LIVE = ("live clients", "seconds late, mean", "95 %", "most")
+FAIR = ("a short clip", "median s", "most s")
+
+
+def main(
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16,64",
+    clips: Annotated[int, typer.Option(help="Clips that are sent, at least one a client.")] = 96,
+    live: Annotated[str, typer.Option(help="Numbers of live clients.")] = "1,4",
+    minutes: Annotated[float, typer.Option(help="Length of the long recording.")] = 20.0,
+) -> None:
+    """Prints the tables."""
+    with TemporaryDirectory() as folder, _server() as address:
+        toys = list(generate_shards("open", "test", clips, seed=0, processes=1))
+        contents = _written(toys, Path(folder))
+        httpx.post(f"{address}{PATH}", files={"file": contents[0]}, timeout=60)  # is warm now
+        rows = [_load(address, contents, int(count)) for count in clients.split(",")]
+        yardstick.show(yardstick.Sheet(f"Load, {yardstick.machine(2)}", LOAD, rows))
+        long = Path(folder) / "long.wav"
+        spoken = np.concatenate([clip.audio for clip in toys])
+        streams.write_audio(long, np.resize(spoken, round(minutes * 60 * SAMPLE_RATE)))
+        rows = _fairness(address, contents, long.read_bytes())
+        yardstick.show(yardstick.Sheet("Beside a long recording", FAIR, rows))
+        rows = [_live(address, toys, int(count)) for count in live.split(",")]
+        yardstick.show(yardstick.Sheet("Live captions", LIVE, rows))
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """The address of a server, while it is needed."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-m", "omni_avsr", "serve", "--checkpoint", "tiny"]
+    options = ["--port", str(port), "--max-requests", "128", "--no-download", "--workers", "8"]
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, env={**os.environ})
+    try:
+        while not _answers(address):
+            time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _written(clips: Sequence[ToyClip], folder: Path) -> list[bytes]:
+    contents = []
+    for clip in clips:
+        file = folder / "clip.mp4"
+        streams.write_video(file, clip.video, clip.audio)
+        contents.append(file.read_bytes())
+    return contents
+
+
+def _ask(address: str, content: bytes) -> float:
+    """The seconds of a request."""
+    started = time.perf_counter()
+    answer = httpx.post(f"{address}{PATH}", files={"file": content}, timeout=600)
+    answer.raise_for_status()
+    return time.perf_counter() - started
+
+
+def _load(address: str, contents: Sequence[bytes], clients: int) -> Sequence[str]:
+    started = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        seconds = list(pool.map(lambda content: _ask(address, content), contents))
+    rate = len(contents) / (time.perf_counter() - started)
+    quantiles = [f"{np.percentile(seconds, share):.2f}" for share in (50, 95, 99)]
+    return str(clients), str(len(contents)), f"{rate:.1f}", *quantiles
+
+
+def _fairness(address: str, contents: Sequence[bytes], long: bytes) -> list[Sequence[str]]:
+    alone = [_ask(address, content) for content in contents[:10]]
+    thread = threading.Thread(target=_ask, args=[address, long])
+    thread.start()
+    time.sleep(1)  # until it is decoded
+    beside = []
+    while thread.is_alive() and len(beside) < len(alone):
+        beside.append(_ask(address, contents[len(beside)]))
+    thread.join()
+    rows = []
+    for name, seconds in (("alone", alone), ("beside a long recording", beside)):
+        rows.append((name, f"{np.median(seconds):.2f}", f"{np.max(seconds):.2f}"))
+    return rows
+
+
+def _live(address: str, clips: Sequence[ToyClip], clients: int) -> Sequence[str]:
+    with ThreadPoolExecutor(clients) as pool:
+        late = list(pool.map(lambda number: _listen(address, clips[number:][:5]), range(clients)))
+    seconds = [one for of_client in late for one in of_client]
+    spread = np.mean(seconds), np.percentile(seconds, 95), np.max(seconds)
+    return str(clients), *(f"{value:.2f}" for value in spread)
+
+
+def _listen(address: str, clips: Sequence[ToyClip]) -> list[float]:
+    """How late words settle after their end, of clips that one client hears one after another."""
+    late: list[float] = []
+    begun = 0.0
+
+    def hear() -> None:
+        for message in client:
+            event = json.loads(message)
+            for word in event.get("words", []):
+                late.append(time.perf_counter() - begun - word["end"])
+
+    with connect(f"{address.replace('http', 'ws')}/v1/realtime") as client:
+        client.recv()
+        client.send(json.dumps({"type": "session.update", "task": "avsr"}))
+        begun = time.perf_counter()
+        thread = threading.Thread(target=hear)
+        thread.start()
+        frames = 0
+        for clip in clips:
+            sounds = clip.audio[: len(clip.video) * SAMPLES_PER_VIDEO_FRAME]
+            for sound, mouth in zip(np.split(sounds, len(clip.video)), clip.video, strict=True):
+                _send(client, "audio", sound.astype("<i2").tobytes())
+                _send(client, "mouth", mouth.tobytes())
+                frames += 1
+                time.sleep(max(0.0, begun + frames / VIDEO_FPS - time.perf_counter()))
+        client.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        thread.join()
+    return late
+
+
+def _send(client: "connect", name: str, content: bytes) -> None:
+    kind = "input_audio_buffer.append" if name == "audio" else "input_video_buffer.append"
+    coded = base64.b64encode(content).decode()
+    client.send(json.dumps({"type": kind, name: coded}))
+
+
+if __name__ == "__main__":
+    typer.run(main)
