@@ -77,6 +77,16 @@ def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
             folder.rmdir()
 
 
+def known_rows(file: Path, work: Row | None) -> list[Row]:
+    """The lines of a journal, if it is of this work."""
+    known = read_rows(file)
+    return known[1:] if known and known[0] == _as_json(work) else []
+
+
+def _as_json(work: Row | None) -> Row:
+    return json.loads(json.dumps(work, default=str))
+
+
 class Journal:
     """Finished work, one JSON line each, so that interrupted work can be resumed.
 
@@ -89,11 +99,8 @@ class Journal:
         self.rows: list[Row] = []
         if file is None:
             return
-        work = json.loads(json.dumps(work, default=str))
-        known = read_rows(file)
-        if known and known[0] == work:
-            self.rows = known[1:]
-        write_text(file, as_lines([work, *self.rows]))  # drops a half-written last line
+        self.rows = known_rows(file, work)
+        write_text(file, as_lines([_as_json(work), *self.rows]))  # drops a half-written last line
 
     def add(self, rows: Iterable[Row]) -> None:
         """Appends rows and waits until they are on the disk."""

@@ -154,7 +154,9 @@ def test_every_python_block_runs(block, workspace, tower_folders, monkeypatch, c
 def test_every_command_is_one_that_exists(words, workspace, monkeypatch, request):
     monkeypatch.chdir(workspace)
     program, *arguments = words
-    if program == "omni-avsr":
+    if program == "curl":
+        ask(request.getfixturevalue("address"), arguments)
+    elif program == "omni-avsr":
         parse(arguments)
     elif program in ("torchrun", "srun"):
         (place,) = (i for i, word in enumerate(arguments) if word in ("omni_avsr", "omni-avsr"))
@@ -162,20 +164,20 @@ def test_every_command_is_one_that_exists(words, workspace, monkeypatch, request
     elif program == "make":
         (target,) = arguments
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
-    elif program == "pip":
-        check_pip(arguments)
-    elif program == "python":
-        check_python(arguments)
+    elif program in ("pip", "python"):
+        {"pip": check_pip, "python": check_python}[program](arguments)
     elif program == "cp":
         assert (ROOT / arguments[0]).is_file()
-    elif program == "curl":
-        if not shutil.which("curl"):
-            pytest.skip("no curl")
-        address = request.getfixturevalue("address")
-        asked = [word.replace("127.0.0.1:8000", address) for word in arguments]
-        subprocess.run(["curl", "--silent", "--fail", *asked], check=True)
     else:
         raise AssertionError(f"no check for {program}")
+
+
+def ask(address: str, arguments: list[str]) -> None:
+    """Runs curl with these arguments against a server that listens."""
+    if not shutil.which("curl"):
+        pytest.skip("no curl")
+    asked = [word.replace("127.0.0.1:8000", address) for word in arguments]
+    subprocess.run(["curl", "--silent", "--fail", *asked], check=True)
 
 
 def parse(arguments: list[str]) -> None:

@@ -30,6 +30,11 @@ def run(settings: TranscribeSettings, paths: Sequence[Path]) -> int:
     files = expand(paths)
     several = len(files) > 1 or any(path.is_dir() for path in paths)
     writer = Writer(settings.formats, settings.out, files, several, settings.highlight)
+    if settings.shard:
+        if not writer.into_folder:
+            raise InputError("--shard needs --out FOLDER, to which each part adds its files")
+        index, count = map(int, settings.shard.split("/"))
+        files = files[index - 1 :: count]
     _check_detector(settings)
     seconds = _lengths(files)
     failed: list[Transcript] = []

@@ -418,7 +418,7 @@ class _RouteStream:
             hypothesis=transcript.text,
             route=route,
             condition=self.condition,
-            confidence=transcript.confidence,
+            confidence=round(transcript.confidence, 4),  # the rest depends on the batch
             normaliser=self.normaliser,
             is_cut=transcript.is_cut,
             probabilities=None if evidence is None else probabilities(evidence, weights),

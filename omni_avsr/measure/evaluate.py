@@ -4,7 +4,8 @@ What is decoded goes into a journal beside the hypotheses, so that an interrupte
 resumed. results.json is written last and marks the evaluation as finished.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import glob
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from omni_avsr.decode.decode import DecodedClip, Decoder, decode, load_decoder
 from omni_avsr.decode.elastic import Climb, chosen_climb
 from omni_avsr.decode.hypothesis import Hypothesis, write_hypotheses
 from omni_avsr.errors import InputError
-from omni_avsr.files import Journal, locked
+from omni_avsr.files import Journal, known_rows, locked
 from omni_avsr.measure.results import Result, result_of, unmark, write_results
 from omni_avsr.run import Progress, no_progress
 from omni_avsr.settings import DecodeSettings, DecodingOptions, EvaluateSettings
@@ -25,7 +26,13 @@ from omni_avsr.tasks import CLEAN, Condition, Route
 from omni_avsr.text import normalise
 
 HYPOTHESES = "hypotheses.jsonl"
-PLACE = ("out", "device", "max_frames", "workers")  # settings that do not change what is decoded
+PLACE = (
+    "out",
+    "device",
+    "max_frames",
+    "workers",
+    "shard",
+)  # settings that do not change what is decoded
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def decode_file(
 ) -> Evaluation:
     """What `omni-avsr decode` does: one route in one condition.
 
-    With settings.out the hypotheses are written to that file.
+    With settings.out the hypotheses are written to that file. A shard only keeps them beside it.
     """
     if settings.out:
         _refuse_output(settings.out, settings.data)
@@ -67,10 +74,15 @@ def decode_file(
                 merged = decoder.model.merge(route)
                 decoder = Decoder(merged, decoder.processor, decoder.name)
             passes = [(settings.condition, [route])]
-            evaluation = _measure(decoder, labels, passes, settings, progress, journal)
+            only = _places(len(labels.clips), settings.shard)
+            evaluation = _measure(decoder, labels, passes, settings, progress, journal, only)
+        if settings.shard:
+            return evaluation
         if settings.out:
             write_hypotheses(settings.out, evaluation.hypotheses)
         journal.remove()
+        for part in _parts(settings.out):
+            part.unlink()
     return evaluation
 
 
@@ -111,19 +123,20 @@ def _measure(
     settings: DecodingOptions,
     progress: Progress,
     journal: Journal,
+    only: Collection[int] | None = None,
 ) -> Evaluation:
-    """Decodes the clips in each condition on its routes."""
+    """Decodes the clips, or only those at some places, in each condition on its routes."""
     clips = labels.clips
     results: list[Result] = []
     hypotheses: list[Hypothesis] = []
     unreadable = 0
     noises = [make_noise(condition, clips, settings.seed) for condition, _ in passes]
     for noise, (_, routes) in zip(noises, passes, strict=True):
-        decoded = decode(decoder, clips, routes, settings, noise, progress, journal)
+        decoded = decode(decoder, clips, routes, settings, noise, progress, journal, only)
         for found in decoded.values():
-            _refuse_none(found, labels)
+            _refuse_none(found, labels, only)
             hypotheses += [clip.hypothesis for clip in found]
-            unreadable = len(clips) - len(found)
+            unreadable = len(clips if only is None else only) - len(found)
             results += _results(found, decoder, labels, settings)
     return Evaluation(results, hypotheses, unreadable)
 
@@ -140,8 +153,9 @@ def _climb(
     clips, ladder = labels.clips, climb.ladder
     noise = make_noise(settings.condition, clips, settings.seed)
     given = settings, noise, progress, journal
-    cheap = decode(decoder, clips, [ladder.cheap], *given)[ladder.cheap]
-    _refuse_none(cheap, labels)
+    only = _places(len(clips), settings.shard)
+    cheap = decode(decoder, clips, [ladder.cheap], *given, only=only)[ladder.cheap]
+    _refuse_none(cheap, labels, only)
     places = climb.of(
         [clip.hypothesis.doubt for clip in cheap], [clip.hypothesis.seconds for clip in cheap]
     )
@@ -163,7 +177,21 @@ def _climb(
     share = climbed / max(1e-9, sum(hypothesis.seconds for hypothesis in hypotheses))
     facts = {"begun": str(ladder.cheap), "doubted": share}
     results = _results(found, decoder, labels, settings, **facts)
-    return Evaluation(results, hypotheses, len(clips) - len(found))
+    wanted = clips if only is None else only
+    return Evaluation(results, hypotheses, len(wanted) - len(found))
+
+
+def _places(clips: int, shard: str | None) -> range | None:
+    """The places of the clips of a part such as 3/8; None for all."""
+    if shard is None:
+        return None
+    index, count = map(int, shard.split("/"))
+    return range(index - 1, clips, count)
+
+
+def _parts(out: Path | None) -> list[Path]:
+    """What shards have kept beside a file."""
+    return sorted(out.parent.glob(f"{glob.escape(out.name)}.part-*-of-*")) if out else []
 
 
 def _results(
@@ -193,8 +221,12 @@ def _results(
     return [result]
 
 
-def _refuse_none(found: Sequence[DecodedClip], labels: Labels) -> None:
-    if not found:
+def _refuse_none(
+    found: Sequence[DecodedClip], labels: Labels, only: Collection[int] | None
+) -> None:
+    """Refuses clips of which none could be read; a shard may have none."""
+    wanted = labels.clips if only is None else only
+    if wanted and not found:
         raise InputError(f"none of the {len(labels.clips)} clips of {labels.file} could be read")
 
 
@@ -262,5 +294,12 @@ def _journal(
     work["clips"] = [
         (clip.id, clip.text, str(clip.audio), str(clip.video)) for clip in labels.clips
     ]
-    with locked(out.parent, f".{out.name}.lock"):
-        yield Journal(out.with_name(f"{out.name}.part"), work)
+    shard = getattr(settings, "shard", None)
+    part = f".part-{shard.replace('/', '-of-')}" if shard else ""
+    name = f"{out.name}{part or '.part'}"
+    with locked(out.parent, f".{out.name}{part}.lock"):
+        journal = Journal(out.with_name(name), work)
+        if not shard:
+            for other in _parts(out):
+                journal.rows += known_rows(other, work)
+        yield journal

@@ -39,6 +39,15 @@ SHARE = Bounds(0, 1)
 DECIBELS = Bounds(-100, 100)
 
 
+def shard_problem(shard: str) -> str | None:
+    """What is wrong with a part of the form 3/8, if something is."""
+    index, _, count = shard.partition("/")
+    numbers = index.isdecimal() and count.isdecimal()
+    if numbers and 1 <= int(index) <= int(count):
+        return None
+    return f"shard {shard!r} is not of the form 3/8"
+
+
 def option(
     default: Any,
     help: str,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import COUNT, WHOLE, option
+from omni_avsr.settings.base import COUNT, WHOLE, option, shard_problem
 from omni_avsr.settings.shared import FaceOptions, LabelOptions, SoundOptions
 
 DATASETS = ("lrs3", "lrs2", "folder")
@@ -55,10 +55,8 @@ class PrepareSettings(FaceOptions, SoundOptions):
     sheet: Path | None = option(None, "Write a contact sheet of the first clips here, as PNG.")
 
     def problems(self) -> Iterator[str]:
-        index, _, count = self.shard.partition("/")
-        numbers = index.isdecimal() and count.isdecimal()
-        if not (numbers and 1 <= int(index) <= int(count)):
-            yield f"shard {self.shard!r} is not of the form 3/8"
+        if problem := shard_problem(self.shard):
+            yield problem
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name):
             yield f"name {self.name!r} cannot be the name of a folder"
         yield from self._problems_of_split()

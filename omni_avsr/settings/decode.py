@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import COUNT, DECIBELS, SEED, WHOLE, option
+from omni_avsr.settings.base import COUNT, DECIBELS, SEED, WHOLE, option, shard_problem
 from omni_avsr.settings.shared import CheckpointOptions, LabelOptions, RateOptions, ToyOptions
 from omni_avsr.tasks import NORMALISERS, Condition, Task
 
@@ -48,9 +48,21 @@ class DecodeSettings(DecodingOptions, RateOptions):
         False, "Merge the task's adapters into a copy of the LLM's weights first, which is faster."
     )
     out: Path | None = option(None, "Write the hypotheses to this file, as JSON lines.")
+    shard: str | None = option(
+        None,
+        "The part of the clips to decode, such as 3/8, for job arrays; the same command without it "
+        "then writes --out.",
+    )
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
+        if self.shard is not None:
+            if problem := shard_problem(self.shard):
+                yield problem
+            if self.out is None:
+                yield "a shard is kept beside out, which all parts share: name it"
+            if self.budget:
+                yield "a budget is for all clips together: leave it or shard out"
         if self.merge and self.quantize:
             yield (
                 f"adapters cannot be merged into an LLM in {self.quantize}, whose weights are "

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_avsr.settings.base import COUNT, Bounds, option
+from omni_avsr.settings.base import COUNT, Bounds, option, shard_problem
 from omni_avsr.settings.shared import CheckpointOptions, FaceOptions, RateOptions, SoundOptions
 from omni_avsr.tasks import Task
 
@@ -52,6 +52,10 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptio
         "terminal.",
     )
 
+    shard: str | None = option(
+        None, "The part of the files to transcribe, such as 3/8, for job arrays."
+    )
+
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats to write: the given ones, else what the name of --out says, else text."""
@@ -67,6 +71,8 @@ class TranscribeSettings(CheckpointOptions, RateOptions, FaceOptions, SoundOptio
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
+        if self.shard and (problem := shard_problem(self.shard)):
+            yield problem
         if self.rates and not self.words:
             yield "rates auto judges words: leave no-words out"
         named = self._named_format

@@ -440,3 +440,32 @@ def test_merged_adapters_give_the_same_transcripts(settings, task):
     plain = decode_file(replace(settings, task=task))
     merged = decode_file(replace(settings, task=task, merge=True))
     assert texts(plain) == texts(merged)
+
+
+@pytest.mark.parametrize(
+    "shards", [["1/1"], ["3/3", "1/3", "2/3"], ["4/5", "2/5"], ["2/9", "1/2", "9/9"]]
+)
+def test_shards_in_any_order_give_the_file_of_one(settings, tmp_path, shards):
+    noisy = replace(settings, snr=0.0, out=tmp_path / "whole.jsonl")
+    decode_file(noisy)
+    out = tmp_path / "parts.jsonl"
+    for shard in shards:
+        decode_file(replace(noisy, shard=shard, out=out))
+        assert not out.exists()
+    decode_file(replace(noisy, out=out))  # what is missing is decoded now
+    assert out.read_text() == noisy.out.read_text()
+    assert [file.name for file in tmp_path.glob(f"{out.name}*")] == [out.name]
+
+
+def test_what_shards_have_decoded_is_not_decoded_again(settings, tmp_path, monkeypatch):
+    whole = replace(settings, out=tmp_path / "hypotheses.jsonl")
+    for shard in ("1/2", "2/2"):
+        decode_file(replace(whole, shard=shard))
+    monkeypatch.setattr(decoding, "_encode", None)  # it would fail
+    assert len(decode_file(whole).hypotheses) == CLIPS
+
+
+@pytest.mark.parametrize("options", [{"shard": "1/2"}, {"shard": "3/2", "out": "h.jsonl"}])
+def test_a_shard_that_cannot_be_is_refused(options):
+    with pytest.raises(InputError, match="shard"):
+        DecodeSettings(**options)

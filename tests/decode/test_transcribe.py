@@ -286,6 +286,19 @@ def test_a_folder_is_its_media_and_subtitles_go_to_a_folder(files, model, tmp_pa
     ]
 
 
+def test_shards_write_their_files_into_one_folder(files, model, tmp_path):
+    options = ["transcribe", str(files), "--checkpoint", model, "--max-new-tokens", "4"]
+    refused = CliRunner().invoke(app, [*options, "--shard", "1/2"])
+    assert "--shard needs --out FOLDER" in str(refused.exception)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for shard, out in ((None, whole), ("2/2", parts), ("1/2", parts)):
+        own = [] if shard is None else ["--shard", shard]
+        result = CliRunner().invoke(app, [*options, "--format", "srt", "--out", str(out), *own])
+        assert result.exit_code == 0, result.output
+    written = [{file.name: file.read_text() for file in out.iterdir()} for out in (whole, parts)]
+    assert written[0] == written[1]
+
+
 def test_files_of_one_name_keep_their_own_subtitles(files, model, tmp_path):
     out = tmp_path / "out"
     options = ["--checkpoint", model, "--max-new-tokens", "4", "--format", "srt"]
