@@ -71,6 +71,8 @@ def test_a_wheel_holds_only_the_library_and_its_recipes(source):
     assert folders == {"omni_avsr", f"omni_avsr-{version}.dist-info"}
     assert "omni_avsr/recipes/__init__.py" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    code = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "omni_avsr").rglob("*.py")}
+    assert code <= set(names)
     for file in data_files():
         assert file in names
     assert install(source, str(wheel)).is_relative_to(source / "environment")
