@@ -51,7 +51,7 @@ def _cost(threads: int, page: Path | None) -> list[yardstick.Sheet]:
 Part = Callable[[int, Path | None], list[yardstick.Sheet]]
 
 PARTS: dict[str, Part] = {
-    "step": lambda *_: [step.sheet("32000,128000", "1,2")],
+    "step": lambda *_: [step.sheet("32000,128000", "1")],
     "decode": lambda *_: [
         decode.sheet("32000", "asr,vsr,avsr", 1),
         decode.sheet("128000", "avsr", 1),

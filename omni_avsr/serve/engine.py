@@ -21,6 +21,7 @@ from omni_avsr.decode.windows import Window
 from omni_avsr.tasks import Route
 
 ROOM = 16  # windows that are decoded at a time
+FRAMES = 800  # of the windows that are encoded together: the others wait as long
 
 
 @dataclass
@@ -113,11 +114,11 @@ class Engine:
         return taken
 
     def _taken_jobs(self) -> dict[tuple[Route, int], list[Job]]:
-        """As many windows as there is room for, one of each client after another."""
+        """Some windows, if there is room, one of each client after another."""
         taken: dict[tuple[Route, int], list[Job]] = {}
-        room = ROOM - self.running
+        room, frames = ROOM - self.running, 0
         with self.changed:
-            while room and self.waiting:
+            while room and frames < FRAMES and self.waiting:
                 client = next(iter(self.waiting))
                 jobs = self.waiting.pop(client)
                 job = jobs.popleft()
@@ -126,6 +127,7 @@ class Engine:
                 if job.future.set_running_or_notify_cancel():
                     taken.setdefault((job.route, job.beams), []).append(job)
                     room -= 1
+                    frames += job.window.frames
         return taken
 
 

@@ -19,7 +19,7 @@ from omni_avsr.serve.reader import Reader
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import SAMPLE_RATE, Route, Row, Task
 
-AHEAD = 4  # windows of an upload that are decoded at a time
+AHEAD = 2  # windows of an upload that are decoded at a time
 
 
 @dataclass
