@@ -7,10 +7,12 @@ config.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omni_avsr.model.aligner import Place
+if TYPE_CHECKING:  # which imports torch, and whoever writes transcripts needs none
+    from omni_avsr.model.aligner import Place
 
 LEAST = 1e-6  # probability that evidence can have
 MOST = 1 - 1e-4
@@ -22,7 +24,7 @@ Evidence = tuple[float, float]  # a word's log-probability, and its characters',
 Judged = tuple[float, bool]  # a word's probability, and whether it is right
 
 
-def evidence_of(probability: float, places: Sequence[Place]) -> Evidence:
+def evidence_of(probability: float, places: Sequence["Place"]) -> Evidence:
     """The evidence for a word: what the language model says, and what the aligner finds."""
     found = [max(place.log_prob, np.log(LEAST)) for place in places]
     return float(np.log(max(probability, LEAST))), float(np.mean(found))
