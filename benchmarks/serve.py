@@ -45,7 +45,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="Length of the long recording.")] = 20.0,
 ) -> None:
     """Prints the tables."""
-    with TemporaryDirectory() as folder, _server() as address:
+    with TemporaryDirectory() as folder, server() as (address, _):
         toys = list(generate_shards("open", "test", clips, seed=0, processes=1))
         contents = _written(toys, Path(folder))
         httpx.post(f"{address}{PATH}", files={"file": contents[0]}, timeout=60)  # is warm now
@@ -61,8 +61,8 @@ def main(
 
 
 @contextmanager
-def _server() -> Iterator[str]:
-    """The address of a server, while it is needed."""
+def server() -> Iterator[tuple[str, int]]:
+    """The address and the process of a server, while it is needed."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -73,7 +73,7 @@ def _server() -> Iterator[str]:
     try:
         while not _answers(address):
             time.sleep(0.2)
-        yield address
+        yield address, process.pid
     finally:
         process.terminate()
         process.wait()

@@ -15,12 +15,10 @@ from typing import Annotated
 import httpx
 import typer
 
-from omni_avsr import Transcriber
-from omni_avsr.run import silence_libraries
-from omni_avsr.serve.app import FOLDER
+from benchmarks.serve import PATH, server
 from tests.support.fuzzing import damaged
-from tests.support.serving import served
 
+CLIPS = Path("omni_avsr/serve/clips")
 AT_A_TIME = 8
 ANSWERS = {200, 400}
 
@@ -30,11 +28,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the damage.")] = 0,
 ) -> None:
     """Prints the answers, or fails with the first that is the server's fault."""
-    silence_libraries()
-    clips = [file.read_bytes() for file in sorted((FOLDER / "clips").iterdir())]
+    clips = [file.read_bytes() for file in sorted(CLIPS.iterdir())]
     started = time.perf_counter()
-    with served(Transcriber("tiny", download=False)) as address:
-        url = f"http://{address}/v1/audio/transcriptions"
+    with server() as (address, process):
+        url = f"{address}{PATH}"
 
         def ask(number: int) -> int:
             chance = random.Random(f"{seed} {number}")
@@ -44,11 +41,12 @@ def main(
             assert answer.status_code in ANSWERS, f"upload {number}: {answer.text}"
             return answer.status_code
 
-        before = _memory()
+        ask(0)  # is warm now
+        before = _memory(process)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             answers = Counter(pool.map(ask, range(uploads)))
         text = httpx.post(url, files={"file": clips[-1]}, timeout=60).json()["text"]
-        after = _memory()
+        after = _memory(process)
     left = list(Path(tempfile.gettempdir()).glob("omni-avsr-*"))
     assert text == "my happy judge danced quickly beside the town"
     assert not left, f"{len(left)} uploads were kept"
@@ -56,9 +54,9 @@ def main(
     print(f"{dict(answers)} in {seconds:.0f} s, memory {before:.0f} MiB before, {after:.0f} after")
 
 
-def _memory() -> float:
-    """MiB that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def _memory(process: int) -> float:
+    """MiB that a process holds."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
