@@ -221,7 +221,8 @@ class _Reader(Generic[AnyFrame]):
                 continue
             frames: list[Any] = []
             try:
-                frames = packet.decode()
+                # Not by packet.stream, which damage can make one of another kind
+                frames = self.stream.decode(packet)
             except av.error.FFmpegError:
                 self._skip(packet)
             for frame in frames:

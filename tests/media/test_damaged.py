@@ -3,6 +3,7 @@
 import random
 import re
 from contextlib import suppress
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from omni_avsr.errors import InputError
 from omni_avsr.media import streams
 from omni_avsr.tasks import SAMPLE_RATE, VIDEO_FPS
+from tests.support.fuzzing import damaged, try_media
 from tests.support.recordings import add_frames, copy_interleaved, with_bursts
 
 SECONDS = 8
@@ -158,3 +160,12 @@ def test_some_bytes_never_make_a_file_endless(whole, tmp_path):
         with suppress(InputError):
             frames, _ = read(streams.video_frames(file, "gray"))
             assert len(frames) < 2 * SECONDS * VIDEO_FPS
+
+
+def test_a_stream_that_damage_makes_one_of_another_kind_is_read_on(tmp_path):
+    clips = Path(streams.__file__).parents[1] / "serve" / "clips"
+    chance = random.Random("0 243")  # whose damage does that
+    content = damaged(chance.choice([f.read_bytes() for f in sorted(clips.iterdir())]), chance)
+    file = tmp_path / "clip.mp4"
+    file.write_bytes(content)
+    try_media(file)
