@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from omni_avsr.choice import chosen_model
-from omni_avsr.cli import convert, data, measure
+from omni_avsr.cli import convert, data, export, measure
 from omni_avsr.cli.decoded import show_result, show_worst
 from omni_avsr.cli.imports import quick_imports
 from omni_avsr.cli.options import takes
@@ -265,3 +265,4 @@ def serve(settings: ServeSettings) -> None:
 app.add_typer(measure.app)
 app.add_typer(data.app)
 app.add_typer(convert.app, name="convert", rich_help_panel=data.PANEL)
+app.add_typer(export.app, name="export", rich_help_panel=data.PANEL)

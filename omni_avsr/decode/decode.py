@@ -7,6 +7,7 @@ seed and, if it is babble, the voices of its file, whatever the clip is batched 
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,11 @@ from omni_avsr.data.noise import Noise
 from omni_avsr.data.workers import loader_of, told_of_workers, workers_for
 from omni_avsr.decode.confidence import Evidence, evidence_of, probabilities
 from omni_avsr.decode.hypothesis import Hypothesis
+from omni_avsr.decode.remote import AT_A_TIME, Remote
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
-from omni_avsr.model import Features, Media, OmniAVSR, OmniAVSRProcessor
-from omni_avsr.model.adapters import plain
+from omni_avsr.model import Batch, Features, Media, OmniAVSR, OmniAVSRProcessor
+from omni_avsr.model.adapters import all_sums, plain
 from omni_avsr.model.aligner import Place
 from omni_avsr.model.beams import Generated, Search
 from omni_avsr.model.precision import allow_tf32, chosen_dtype, dtype_name
@@ -41,6 +43,7 @@ from omni_avsr.run import Progress, no_progress, with_progress
 from omni_avsr.settings import CheckpointOptions, DecodingOptions
 from omni_avsr.tasks import CLEAN, Condition, Route, Row
 
+LOOKS_EVERY = 0.01  # seconds, for transcripts of an LLM that runs elsewhere
 REFILL = 0.25  # of the clips that are decoded at a time; so many are added together
 
 
@@ -62,6 +65,7 @@ class Decoder:
     model: OmniAVSR
     processor: OmniAVSRProcessor
     name: str  # of the checkpoint
+    remote: Remote | None = None  # what runs the LLM, if the model does not
 
     @property
     def device(self) -> torch.device:
@@ -82,9 +86,24 @@ class Decoder:
         self, features: Features, route: Route, beams: int, max_new_tokens: int | None
     ) -> list[Decoded]:
         """The transcripts of clips whose features are known, without endless repetitions."""
-        stream = Stream(self, route, beams, max_new_tokens)
+        stream = self.stream(route, beams, max_new_tokens)
         found = dict([*stream.add(features), *stream.finish()])
         return [found[clip] for clip in sorted(found)]
+
+    def stream(
+        self, route: Route, beams: int, max_new_tokens: int | None, room: int = 0
+    ) -> "Stream | RemoteStream":
+        """What decodes clips on a route, at least so many at a time."""
+        if self.remote is not None:
+            return RemoteStream(self, self.remote, route, max_new_tokens)
+        return Stream(self, route, beams, max_new_tokens, room=room)
+
+    def continued(self, batch: Batch, beams: int, max_new_tokens: int | None) -> list[Decoded]:
+        """The transcripts of a batch, or their rest if they have begun."""
+        if self.remote is None:
+            return self.decoded(self.model.generate_with_scores(batch, beams, max_new_tokens))
+        found = self.remote.begin(self.model, batch, max_new_tokens)
+        return [self.decoded(future.result())[0] for future in found]
 
     def decoded(self, found: Generated) -> list[Decoded]:
         """The texts of what a search has found."""
@@ -172,11 +191,58 @@ class Stream:
         if not self.search.clips:
             self.search = None  # with its cache
 
+    def drop(self) -> None:
+        """Forgets the clips that are decoded."""
+        self.search = None
+
     def _done(self, search: Search) -> Iterator[tuple[int, Decoded]]:
         """Runs a step of a search; yields the clips that are done."""
         clips, found = search.step()
         if clips:
             yield from zip(clips, self.decoder.decoded(found), strict=True)
+
+
+@dataclass
+class RemoteStream:
+    """Decodes clips on a route as `Stream` does, but its LLM runs elsewhere, and meanwhile."""
+
+    decoder: Decoder
+    remote: Remote
+    route: Route
+    max_new_tokens: int | None
+    pending: dict[Future[Generated], int] = field(default_factory=dict)  # the number of the clip
+    added: int = 0
+
+    def add(self, features: Features) -> Iterator[tuple[int, Decoded]]:
+        """Takes in a batch; yields the numbers and transcripts of clips that are done meanwhile."""
+        model = self.decoder.model
+        batch = self.decoder.processor.batch(features, self.route).to(model.device)
+        for future in self.remote.begin(model, batch, self.max_new_tokens):
+            self.pending[future] = self.added
+            self.added += 1
+        while self.running > AT_A_TIME:
+            yield from self.step()
+
+    def finish(self) -> Iterator[tuple[int, Decoded]]:
+        """Yields the numbers and transcripts of all clips that are not done yet."""
+        while self.running:
+            yield from self.step()
+
+    @property
+    def running(self) -> int:
+        """How many clips are decoded."""
+        return len(self.pending)
+
+    def step(self) -> Iterator[tuple[int, Decoded]]:
+        """Waits a little; yields the numbers and transcripts of clips that are done."""
+        done, _ = wait(self.pending, timeout=LOOKS_EVERY, return_when=FIRST_COMPLETED)
+        for future in done:
+            number = self.pending.pop(future)
+            yield number, self.decoder.decoded(future.result())[0]
+
+    def drop(self) -> None:
+        """Forgets the clips that are decoded."""
+        self.pending.clear()
 
 
 def load_decoder(options: CheckpointOptions) -> Decoder:
@@ -189,7 +255,22 @@ def load_decoder(options: CheckpointOptions) -> Decoder:
     model = OmniAVSR.from_pretrained(name, towers=towers, dtype=dtype, quantize=options.quantize)
     model.to(device)  # type: ignore[arg-type]  # transformers' wrapper has no types
     model.eval()
-    return Decoder(model, OmniAVSRProcessor.from_pretrained(name, towers=towers), name)
+    remote = _remote(model, options.engine_url, name)
+    return Decoder(model, OmniAVSRProcessor.from_pretrained(name, towers=towers), name, remote)
+
+
+def _remote(model: OmniAVSR, url: str | None, name: str) -> Remote | None:
+    """What runs the LLM, if it is not the model; refuses one that lacks an adapter."""
+    config = model.config
+    if url is None:
+        if config.llm_config.num_hidden_layers == 0:
+            raise InputError(
+                f"{name} has no layers of its LLM, which an engine runs: give --engine-url"
+            )
+        return None
+    remote = Remote(url, config.eos_token_id)
+    remote.refuse_missing(all_sums(config))
+    return remote
 
 
 def _device(name: str) -> str:
@@ -364,7 +445,7 @@ class _Given:
 class _RouteStream:
     """The stream of a route, with the clips that it decodes and the time that it takes."""
 
-    stream: Stream
+    stream: Stream | RemoteStream
     condition: Condition
     normaliser: str
     clips: list[_Given] = field(default_factory=list)
@@ -374,7 +455,7 @@ class _RouteStream:
     def of(
         cls, decoder: Decoder, route: Route, condition: Condition, settings: DecodingOptions
     ) -> "_RouteStream":
-        stream = Stream(decoder, route, settings.beams, settings.max_new_tokens)
+        stream = decoder.stream(route, settings.beams, settings.max_new_tokens)
         return cls(stream, condition, settings.normaliser)
 
     def add(

@@ -313,11 +313,8 @@ class Live:
         mouths = None if window.video is None else [window.video]
         features = model.encode(processor.media(sounds, mouths).to(decoder.device))
         before = [word.word for word in self.settled]
-        batch = processor.batch(features, route, begun=[" ".join(before)])
-        found = model.generate_with_scores(
-            batch.to(decoder.device), settings.beams, settings.max_new_tokens
-        )
-        (decoded,) = decoder.decoded(found)
+        batch = processor.batch(features, route, begun=[" ".join(before)]).to(decoder.device)
+        (decoded,) = decoder.continued(batch, settings.beams, settings.max_new_tokens)
         (named,) = aligner.named(features)
         return words_of(decoder, route.task, named, decoded, window.start, before)
 

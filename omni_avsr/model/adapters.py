@@ -34,15 +34,17 @@ def adapter_names(factors: Iterable[str], route: Route) -> list[str]:
     return [name_of[factor] for factor in factors]
 
 
+def all_sums(config: OmniAVSRConfig) -> list[list[str]]:
+    """The adapters of each route of a model of this config, each set once."""
+    sums: dict[tuple[str, ...], None] = {}
+    for route in config.routes():
+        sums[tuple(adapter_names(config.adapters, route))] = None
+    return [list(names) for names in sums if names]
+
+
 def all_adapter_names(config: OmniAVSRConfig) -> list[str]:
     """Every adapter that a model of this config has."""
-    names: dict[str, None] = {}
-    for task in config.tasks:
-        for audio_rate in config.audio_rates:
-            for video_rate in config.video_rates:
-                route = config.choose(task, audio_rate, video_rate)
-                names |= dict.fromkeys(adapter_names(config.adapters, route))
-    return list(names)
+    return list({name: None for names in all_sums(config) for name in names})
 
 
 def add_adapters(
@@ -138,6 +140,26 @@ def save_adapters(model: nn.Module, folder: Path) -> None:
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def save_sums(model: nn.Module, sums: Iterable[Sequence[str]], folder: Path) -> None:
+    """Writes one folder for each sum of adapters: one LoRA of all their ranks, exactly equal."""
+    if not isinstance(model, PeftModel):
+        return
+    tuner: Any = model.base_model
+    for names in sums:
+        name = name_of_sum(names)
+        if len(names) > 1:
+            tuner.add_weighted_adapter(list(names), [1.0] * len(names), name, "cat")
+        model.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
+        if len(names) > 1:
+            tuner.delete_adapter(name)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def name_of_sum(names: Sequence[str]) -> str:
+    """What the sum of these adapters is called, such as shared-avsr."""
+    return "-".join(names)
 
 
 def load_adapters(model: nn.Module, folder: Path, names: Sequence[str]) -> nn.Module:

@@ -138,7 +138,8 @@ class OmniAVSR(PreTrainedModel):
 
     def _add_adapters(self, load_from: Path | None) -> None:
         config = self.config
-        names = adapters.all_adapter_names(config)
+        has_layers = config.llm_config.num_hidden_layers > 0  # or an engine runs them elsewhere
+        names = adapters.all_adapter_names(config) if has_layers else []
         video_names = ["video"] if config.video_lora_rank else []
         if load_from is not None:
             self.llm = adapters.load_adapters(self.llm, load_from / "adapters", names)
@@ -434,10 +435,7 @@ class OmniAVSR(PreTrainedModel):
 
         The clips are numbered from `first`.
         """
-        if not batch.attention_mask[:, -1].all():
-            raise InputError("decoding needs padding on the left: build the batch without text")
-        features = self._features(batch)
-        limits = _limits(max_new_tokens, features, batch.route)
+        embeds, limits = self.prefixes(batch, max_new_tokens)
         if num_beams < 1 or min(limits) < 1:
             raise InputError(
                 f"num_beams {num_beams} and max_new_tokens {max_new_tokens} must be 1 or more"
@@ -449,7 +447,7 @@ class OmniAVSR(PreTrainedModel):
             )
         return Search(
             adapters.plain(self.llm),
-            self.embed(replace(batch, features=features)),
+            embeds,
             batch.attention_mask,
             num_beams,
             limits,
@@ -457,6 +455,20 @@ class OmniAVSR(PreTrainedModel):
             self.config.pad_token_id,
             first,
         )
+
+    @torch.no_grad()
+    def prefixes(
+        self, batch: Batch, max_new_tokens: int | Sequence[int] | None = None
+    ) -> tuple[Tensor, list[int]]:
+        """What transcripts begin after (B, L, D), padded on the left, and the most tokens of each.
+
+        The adapters of the batch's route stay active.
+        """
+        if not batch.attention_mask[:, -1].all():
+            raise InputError("decoding needs padding on the left: build the batch without text")
+        features = self._features(batch)
+        limits = _limits(max_new_tokens, features, batch.route)
+        return self.embed(replace(batch, features=features)), limits
 
     # Memory, speed, merging, files
 

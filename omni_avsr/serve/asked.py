@@ -34,7 +34,7 @@ REFUSED = {
     "known_speaker_names": "speakers are not told apart; leave it out",
     "known_speaker_references": "speakers are not told apart; leave it out",
 }
-SHARED = ("detector", "max_new_tokens")
+SHARED = ("detector", "engine_url", "max_new_tokens")
 
 
 class Refused(InputError):

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from omni_avsr.decode.decode import Decoded, Stream
+from omni_avsr.decode.decode import Decoded, RemoteStream, Stream
+from omni_avsr.decode.remote import AT_A_TIME
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import Segment
 from omni_avsr.decode.windows import Window
@@ -40,6 +41,7 @@ class Engine:
 
     def __init__(self, transcriber: Transcriber):
         self.transcriber = transcriber
+        self.room = AT_A_TIME if transcriber.decoder.remote else ROOM
         self.waiting: dict[object, deque[Job]] = {}  # of each client, in turn
         self.calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self.lanes: dict[tuple[Route, int], _Lane] = {}  # by route and beams
@@ -116,7 +118,7 @@ class Engine:
     def _taken_jobs(self) -> dict[tuple[Route, int], list[Job]]:
         """Some windows, if there is room, one of each client after another."""
         taken: dict[tuple[Route, int], list[Job]] = {}
-        room, frames = ROOM - self.running, 0
+        room, frames = self.room - self.running, 0
         with self.changed:
             while room and frames < FRAMES and self.waiting:
                 client = next(iter(self.waiting))
@@ -137,13 +139,13 @@ class _Lane:
 
     transcriber: Transcriber
     route: Route
-    stream: Stream
+    stream: Stream | RemoteStream
     jobs: dict[int, Job] = field(default_factory=dict)  # by their number in the stream
 
     @classmethod
     def of(cls, transcriber: Transcriber, route: Route, beams: int) -> "_Lane":
         limit = transcriber.settings.max_new_tokens
-        return cls(transcriber, route, Stream(transcriber.decoder, route, beams, limit, room=ROOM))
+        return cls(transcriber, route, transcriber.decoder.stream(route, beams, limit, room=ROOM))
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Encodes windows, and lets them join."""
@@ -172,7 +174,7 @@ class _Lane:
             for job in self.jobs.values():
                 job.future.set_exception(error)
             self.jobs.clear()
-            self.stream.search = None
+            self.stream.drop()
 
 
 def _settle(future: Future, work: Callable[[], Any]) -> None:

@@ -115,6 +115,9 @@ class CheckpointOptions(PrecisionOptions):
         bounds=COUNT,
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
+    engine_url: str | None = option(
+        None, "The vLLM server that runs the LLM, as `omni-avsr export vllm` prepares it."
+    )
 
     @property
     def towers(self) -> dict[str, str]:
@@ -128,6 +131,8 @@ class CheckpointOptions(PrecisionOptions):
             kind, _, place = given.partition("=")
             if kind.strip() not in TOWERS or not place.strip():
                 yield f"tower {given!r} is not KIND=FOLDER, where KIND is {', '.join(TOWERS)}"
+        if self.engine_url and self.beams > 1:
+            yield f"an engine decodes greedily, beams {self.beams} are not possible: leave them out"
 
 
 @dataclass(frozen=True)
