@@ -61,12 +61,12 @@ def main(
 
 
 @contextmanager
-def server() -> Iterator[tuple[str, int]]:
-    """The address and the process of a server, while it is needed."""
+def server(checkpoint: str = "tiny", *own: str) -> Iterator[tuple[str, int]]:
+    """The address and the process of a server with some options of its own, while it is needed."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "omni_avsr", "serve", "--checkpoint", "tiny"]
+    command = [sys.executable, "-m", "omni_avsr", "serve", "--checkpoint", checkpoint, *own]
     options = ["--port", str(port), "--max-requests", "128", "--no-download", "--workers", "8"]
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, env={**os.environ})

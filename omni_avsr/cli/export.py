@@ -8,9 +8,7 @@ from omni_avsr.cli.convert import Out
 from omni_avsr.cli.terminal import say
 from omni_avsr.run import silence_libraries
 
-Model = Annotated[
-    str, typer.Argument(help="A run, a model's folder or hub id, or tiny.")
-]
+Model = Annotated[str, typer.Argument(help="A run, a model's folder or hub id, or tiny.")]
 
 app = typer.Typer(help="Write a model for another program.", no_args_is_help=True)
 

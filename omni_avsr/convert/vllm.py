@@ -7,6 +7,7 @@ front/          the model without the LLM's layers: it makes the embeddings that
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from torch import nn
 
@@ -31,22 +32,26 @@ class Exported:
 
     @property
     def command(self) -> list[str]:
-        """The command that starts vLLM's server, as one part per line."""
-        parts = [
-            f"vllm serve {self.folder / 'llm'}",
+        """The command that starts vLLM's server, a line each."""
+        lines = [
+            f"vllm serve {quote(str(self.folder / 'llm'))}",
             f"--served-model-name {LLM}",
             f"--max-model-len {self.longest}",
             "--enable-prompt-embeds",
             "--port 8001",
         ]
         if self.sums:
-            parts.append(f"--enable-lora --max-loras {len(self.sums)}")
-            # Of embeddings, a LoRA would fail where some are sent
-            parts.append(" ".join(["--lora-target-modules", *self.targets]))
-            parts.append(f"--max-lora-rank {next(most for most in RANKS if most >= self.rank)}")
+            most = next(most for most in RANKS if most >= self.rank)
             modules = [f"{name}={self.folder / 'adapters' / name}" for name in self.sums]
-            parts.append(" ".join(["--lora-modules", *modules]))
-        return parts
+            lines += [
+                "--enable-lora",
+                f"--max-loras {len(self.sums)}",
+                f"--max-lora-rank {most}",
+                # Without, embeddings get one too, which fails where some are sent
+                " ".join(["--lora-target-modules", *self.targets]),
+                " ".join(["--lora-modules", *map(quote, modules)]),
+            ]
+        return lines
 
 
 def export_vllm(checkpoint: str | Path, out: Path) -> Exported:

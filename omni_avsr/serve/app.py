@@ -20,6 +20,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import HTTPConnection
 
 from omni_avsr.decode.live import Live
+from omni_avsr.decode.remote import EngineError
 from omni_avsr.decode.subtitles import cues, written
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import SUBTITLES, Segment, Transcript, as_verbose
@@ -37,7 +38,7 @@ FOLDER = Path(__file__).parent
 CLIPS = sorted(file.name for file in (FOLDER / "clips").iterdir())
 RETRY_AFTER = "5"  # seconds
 WATCHED_EVERY = 0.5  # seconds between looking whether a client has gone
-UNKNOWN_KEY, TOO_LATE, BUSY = 401, 504, 503
+UNKNOWN_KEY, BAD_GATEWAY, BUSY, TOO_LATE = 401, 502, 503, 504
 WITHOUT_KEY = 1008  # the code of a WebSocket that is closed
 
 T = TypeVar("T")
@@ -206,14 +207,20 @@ async def _events(
 ) -> AsyncGenerator[Row]:
     """The events of a streamed transcript."""
     transcript = Transcript(work.file)
-    async with aclosing(_segments(server, work, held)) as segments:
-        async for segment in segments:
-            space = " " if transcript.text else ""
-            transcript.segments.append(segment)
-            if segment.text:
-                yield _event("transcript.text.delta", delta=space + segment.text)
-    if work.problem and not transcript.segments:
-        yield _event("error", error={"message": str(work.problem)})
+    problem = None
+    try:
+        async with aclosing(_segments(server, work, held)) as segments:
+            async for segment in segments:
+                space = " " if transcript.text else ""
+                transcript.segments.append(segment)
+                if segment.text:
+                    yield _event("transcript.text.delta", delta=space + segment.text)
+    except InputError as error:
+        problem = error
+    if not transcript.segments:
+        problem = problem or work.problem
+    if problem:
+        yield _event("error", error={"message": str(problem)})
         return
     server.metrics.note(transcript, time.monotonic() - started)
     yield _event("transcript.text.done", text=transcript.text)
@@ -300,6 +307,10 @@ def _add_errors(app: FastAPI) -> None:
     async def refused(_: Request, error: InputError) -> Response:
         field = error.field if isinstance(error, Refused) else None
         return _error(400, str(error), field)
+
+    @app.exception_handler(EngineError)
+    async def broken(_: Request, error: EngineError) -> Response:
+        return _error(BAD_GATEWAY, str(error))
 
     @app.exception_handler(Busy)
     async def busy(_: Request, __: Busy) -> Response:
