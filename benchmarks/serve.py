@@ -129,13 +129,13 @@ def _fairness(address: str, contents: Sequence[bytes], long: bytes) -> list[Sequ
 
 def _live(address: str, clips: Sequence[ToyClip], clients: int) -> Sequence[str]:
     with ThreadPoolExecutor(clients) as pool:
-        late = list(pool.map(lambda number: _listen(address, clips[number:][:5]), range(clients)))
+        late = list(pool.map(lambda number: listen(address, clips[number:][:5]), range(clients)))
     seconds = [one for of_client in late for one in of_client]
     spread = np.mean(seconds), np.percentile(seconds, 95), np.max(seconds)
     return str(clients), *(f"{value:.2f}" for value in spread)
 
 
-def _listen(address: str, clips: Sequence[ToyClip]) -> list[float]:
+def listen(address: str, clips: Sequence[ToyClip]) -> list[float]:
     """How late words settle after their end, of clips that one client hears one after another."""
     late: list[float] = []
     begun = 0.0

@@ -4,7 +4,7 @@ A damaged file is read as far as possible. What is wrong with it is raised at th
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +31,7 @@ class Lips:
 
     read: Callable[[], Iterable[Crop]]  # one per frame
     cuts: frozenset[int] = frozenset()  # numbers of the frames in which another face begins
+    squares: np.ndarray | None = None  # (T, 3), where the mouth is in each frame of the file
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,19 @@ def windows_of(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) 
     """
     contents = look(file, tasks, settings)
     problems = list(contents.problems)
-    sounds, mouths, cuts = None, None, frozenset[int]()
+    sounds, mouths, cuts, squares = None, None, frozenset[int](), None
     if contents.sounds is not None:
         sounds = streams.frames_of_sound(readable(contents.sounds(), problems))
     if contents.mouths is not None:
         mouths = readable(contents.mouths.read(), problems)
-        cuts = contents.mouths.cuts
+        cuts, squares = contents.mouths.cuts, contents.mouths.squares
     stream = moments(sounds, mouths, contents.silent)
     left_out = 0  # frames
     for window in windows(stream, settings.max_seconds_per_window, settings.pause, cuts):
         if window.task in tasks:
-            yield window
+            first = round(window.start * VIDEO_FPS)
+            own = None if squares is None else squares[first : first + window.frames]
+            yield replace(window, squares=own if window.task.sees else None)
         else:
             left_out += window.frames
     if left_out:
@@ -159,7 +162,9 @@ def _mouths(
         silent = SILENT if loudness is None else silence(loudness) or SILENT
         stretches = speaking_faces(present, frames, loudness, silent, pause)
     cuts = frozenset(stretch.begin for stretch in stretches[1:])
-    return Lips(partial(_crops, read, stretches), cuts)
+    parts = [_Part.of(stretch, frames) for stretch in stretches]
+    squares = np.concatenate([part.squares for part in parts])
+    return Lips(partial(_crops, read, parts), cuts, squares)
 
 
 def frames_of_clip(file: Path) -> Iterator[Crop]:
@@ -169,35 +174,52 @@ def frames_of_clip(file: Path) -> Iterator[Crop]:
         yield frame if is_shown else None
 
 
-def _crops(
-    read: Callable[[], Iterable[np.ndarray]], stretches: Sequence[Stretch]
-) -> Iterator[Crop]:
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a file, and the mouth that speaks in it."""
+
+    stretch: Stretch
+    first: int  # number of the frame with which the mouth begins
+    found: mouth.Mouth | None
+
+    @classmethod
+    def of(cls, stretch: Stretch, frames: int) -> "_Part":
+        """The mouth of a stretch with a second on both sides."""
+        first = max(stretch.begin - mouth.BRIDGED, 0)
+        end = min(stretch.end + mouth.BRIDGED, frames)
+        track = stretch.track
+        inside = [place for place, frame in enumerate(track.frames) if first <= frame < end]
+        if not inside:
+            return cls(stretch, first, None)
+        seen = [track.frames[place] - first for place in inside]
+        points = [track.points[place] for place in inside]
+        return cls(stretch, first, mouth.locate_mouth(seen, points, end - first))
+
+    @property
+    def indices(self) -> range:
+        """The frames of the stretch, counted from the first of the mouth."""
+        return range(self.stretch.begin - self.first, self.stretch.end - self.first)
+
+    @property
+    def squares(self) -> np.ndarray:
+        """Where the mouth is in each frame of the stretch (T, 3)."""
+        if self.found is None:
+            return np.zeros((len(self.indices), 3))
+        return self.found.squares[self.indices]
+
+
+def _crops(read: Callable[[], Iterable[np.ndarray]], parts: Sequence[_Part]) -> Iterator[Crop]:
     """The mouth that speaks in each frame; None where its face is lost."""
     frames = iter(read())
-    count = stretches[-1].end
-    for stretch in stretches:
-        first, found = _mouth_of(stretch, count)
-        lost = mouth.lost(found.detected) if found else None
-        for index in range(stretch.begin - first, stretch.end - first):
+    for part in parts:
+        lost = mouth.lost(part.found.detected) if part.found else None
+        for index in part.indices:
             frame = next(frames, None)
             if frame is None:
                 return
-            if found is None or lost is None or lost[index]:
+            if part.found is None or lost is None or lost[index]:
                 yield None
             else:
-                yield found.crop(frame, index)
+                yield part.found.crop(frame, index)
     for _ in frames:  # so that what is wrong with the end of the file is noticed
         yield None
-
-
-def _mouth_of(stretch: Stretch, frames: int) -> tuple[int, mouth.Mouth | None]:
-    """The number of the first frame, and the mouth, of a stretch with a second on both sides."""
-    first = max(stretch.begin - mouth.BRIDGED, 0)
-    end = min(stretch.end + mouth.BRIDGED, frames)
-    track = stretch.track
-    inside = [place for place, frame in enumerate(track.frames) if first <= frame < end]
-    if not inside:
-        return first, None
-    seen = [track.frames[place] - first for place in inside]
-    points = [track.points[place] for place in inside]
-    return first, mouth.locate_mouth(seen, points, end - first)

@@ -265,6 +265,8 @@ class Transcriber:
             words=words,
             tokens=tokens,
             log_probs=tuple(log_probs.round(4).tolist()),
+            audio_rate=route.audio_rate,
+            video_rate=route.video_rate,
         )
 
 

@@ -37,6 +37,8 @@ class Segment:
     words: tuple[Word, ...] | None = None  # None if the model cannot tell when they are said
     tokens: tuple[int, ...] = ()  # of the text
     log_probs: tuple[float, ...] = ()  # of each of them
+    audio_rate: int | None = None  # at which it was decoded, as is the other
+    video_rate: int | None = None
 
     @property
     def doubt(self) -> float:
@@ -119,6 +121,8 @@ def as_verbose(transcript: Transcript, seconds: float) -> Row:
             "no_speech_prob": float(not segment.text),
             "confidence": segment.confidence,
             "task": segment.task,
+            "audio_rate": segment.audio_rate,
+            "video_rate": segment.video_rate,
         }
         segments.append(row)
     words = list(map(asdict, transcript.words))

@@ -44,6 +44,8 @@ class Window:
     end: float
     audio: np.ndarray | None  # (S,)
     video: np.ndarray | None  # (T, 96, 96)
+    # (T, 3), middle and side of the mouths in a picture that they were cut from
+    squares: np.ndarray | None = None
 
     @property
     def frames(self) -> int:

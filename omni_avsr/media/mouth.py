@@ -38,6 +38,14 @@ class Mouth:
     detected: np.ndarray  # (T,) whether the face is seen in the frame
     quality: dict[str, float]
 
+    @property
+    def squares(self) -> np.ndarray:
+        """The middle and the side (T, 3) of what is cut out of each frame, in its pixels."""
+        turned = self.maps[:, :, :2]  # (T, 2, 2)
+        middles = np.linalg.solve(turned, (CENTRE - self.maps[:, :, 2])[..., None])[..., 0]
+        sides = MOUTH_SIZE / np.sqrt(np.linalg.det(turned))
+        return np.column_stack([middles, sides])
+
     def crop(self, frame: np.ndarray, index: int) -> np.ndarray:
         """Returns the mouth in a BGR frame (H, W, 3), grey (96, 96)."""
         image = cv2.warpAffine(frame, self.maps[index], CROP_SHAPE)

@@ -17,7 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from sse_starlette.sse import EventSourceResponse
 from starlette.background import BackgroundTask
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from omni_avsr.decode.live import Live
 from omni_avsr.decode.remote import EngineError
@@ -29,6 +29,7 @@ from omni_avsr.serve.asked import Asked, Refused
 from omni_avsr.serve.engine import Engine
 from omni_avsr.serve.limits import MEGABYTE, BodyLimit
 from omni_avsr.serve.metrics import Metrics
+from omni_avsr.serve.noises import NOISES, as_wav
 from omni_avsr.serve.realtime import converse
 from omni_avsr.serve.work import Work
 from omni_avsr.settings.serve import ServeSettings
@@ -38,7 +39,7 @@ FOLDER = Path(__file__).parent
 CLIPS = sorted(file.name for file in (FOLDER / "clips").iterdir())
 RETRY_AFTER = "5"  # seconds
 WATCHED_EVERY = 0.5  # seconds between looking whether a client has gone
-UNKNOWN_KEY, BAD_GATEWAY, BUSY, TOO_LATE = 401, 502, 503, 504
+UNKNOWN_KEY, GONE, BAD_GATEWAY, BUSY, TOO_LATE = 401, 499, 502, 503, 504
 WITHOUT_KEY = 1008  # the code of a WebSocket that is closed
 
 T = TypeVar("T")
@@ -148,6 +149,16 @@ def _add_page(app: FastAPI) -> None:
     async def page() -> Response:
         return FileResponse(FOLDER / "page.html")
 
+    @app.get("/page/noises", include_in_schema=False)
+    async def noises() -> list[str]:
+        return list(NOISES)
+
+    @app.get("/page/noises/{kind}", include_in_schema=False)
+    async def noise(kind: str) -> Response:
+        if kind not in NOISES:
+            return _error(404, "there is no such noise")
+        return Response(await asyncio.to_thread(as_wav, kind), media_type="audio/wav")
+
     @app.get("/page/clips", include_in_schema=False)
     async def clips() -> list[str]:
         return CLIPS
@@ -171,7 +182,7 @@ async def _transcriptions(server: Server, request: Request) -> Response:
             file = await asyncio.to_thread(_kept, upload)
         stack.callback(file.unlink)
         longest = server.settings.max_seconds
-        work = Work(server.engine, file, asked.settings, longest, asked.snr)
+        work = Work(server.engine, file, asked, longest)
         held = stack.pop_all()
     if asked.stream:
         # The background task is for clients who have gone before the first event
@@ -183,7 +194,7 @@ async def _transcriptions(server: Server, request: Request) -> Response:
     if work.problem and not transcript.segments:
         raise work.problem
     server.metrics.note(transcript, time.monotonic() - started)
-    return _written(transcript, asked, work)
+    return _written(transcript, work)
 
 
 async def _segments(server: Server, work: Work, held: ExitStack) -> AsyncGenerator[Segment]:
@@ -244,8 +255,9 @@ async def _unless_gone(request: Request, timeout: float, work: Coroutine[Any, An
         task.cancel()
 
 
-def _written(transcript: Transcript, asked: Asked, work: Work) -> Response:
+def _written(transcript: Transcript, work: Work) -> Response:
     """A transcript in the format that is asked for; a header says what could not be read."""
+    asked = work.asked
     headers = {"x-omni-avsr-warning": _one_line(str(work.problem))} if work.problem else {}
     if asked.format == "text":
         return PlainTextResponse(f"{transcript.text}\n", headers=headers)
@@ -253,15 +265,23 @@ def _written(transcript: Transcript, asked: Asked, work: Work) -> Response:
         return PlainTextResponse(_subtitles(transcript, asked.format), headers=headers)
     whole: Row = {"text": transcript.text}
     if asked.format == "verbose_json":
-        seconds = max((segment.end for segment in transcript.segments), default=0.0)
-        whole = as_verbose(transcript, seconds)
-        if "word" not in asked.granularities:
-            del whole["words"]
-        if "segment" not in asked.granularities:
-            del whole["segments"]
+        whole = _verbose(transcript, work)
     if asked.logprobs:
         whole["logprobs"] = [one for own in transcript.segments for one in work.logprobs(own)]
     return JSONResponse(whole, headers=headers)
+
+
+def _verbose(transcript: Transcript, work: Work) -> Row:
+    """A transcript as verbose JSON, with what is asked for."""
+    seconds = max((segment.end for segment in transcript.segments), default=0.0)
+    whole = as_verbose(transcript, seconds)
+    for segment, seen in zip(whole["segments"], work.seen, strict=False):
+        segment["mouths"] = seen
+    if "word" not in work.asked.granularities:
+        del whole["words"]
+    if "segment" not in work.asked.granularities:
+        del whole["segments"]
+    return whole
 
 
 def _subtitles(transcript: Transcript, format: str) -> str:
@@ -311,6 +331,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(EngineError)
     async def broken(_: Request, error: EngineError) -> Response:
         return _error(BAD_GATEWAY, str(error))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=GONE)  # nobody reads it
 
     @app.exception_handler(Busy)
     async def busy(_: Request, __: Busy) -> Response:

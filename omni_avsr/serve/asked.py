@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omni_avsr.errors import InputError
+from omni_avsr.serve.noises import NOISES
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.settings.base import DECIBELS
 from omni_avsr.settings.serve import ServeSettings
@@ -53,7 +54,9 @@ class Asked:
     granularities: Sequence[str]
     stream: bool
     logprobs: bool
-    snr: float | None  # of white noise that is mixed in, in dB
+    mouths: bool  # whether what was seen is sent, too
+    noise: str  # that is mixed in
+    snr: float | None  # in dB; None if there is no noise
     settings: TranscribeSettings
 
     @classmethod
@@ -63,14 +66,18 @@ class Asked:
         asked = cls(
             format=_one_of("response_format", given.pop("response_format", ["json"]), FORMATS),
             granularities=_granularities(given.pop("timestamp_granularities", ["segment"])),
-            stream=_one_of("stream", given.pop("stream", ["false"]), ("true", "false")) == "true",
+            stream=_is_true("stream", given),
             logprobs=bool(given.get("include")),
+            mouths=_is_true("mouths", given),
+            noise=_one_of("noise", given.pop("noise", ["white"]), NOISES),
             snr=_ratio(given.pop("snr", [])),
             settings=_settings(given, server),
         )
         _refuse_others(given, model)
         if asked.logprobs and asked.format != "json":
             raise Refused("logprobs are sent as json only", "include")
+        if asked.mouths and asked.format != "verbose_json":
+            raise Refused("mouths are sent as verbose_json only", "mouths")
         return asked
 
 
@@ -111,6 +118,10 @@ def _refuse_others(given: Mapping[str, Sequence[str]], model: str) -> None:
             if value not in done_anyway[name]:
                 known = " or ".join(repr(one) for one in done_anyway[name] if one)
                 raise Refused(REFUSED.get(name, f"{name} {value!r} is not {known}"), name)
+
+
+def _is_true(name: str, given: dict[str, list[str]]) -> bool:
+    return _one_of(name, given.pop(name, ["false"]), ("true", "false")) == "true"
 
 
 def _ratio(values: Sequence[str]) -> float | None:

@@ -3,21 +3,21 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from omni_avsr.data.noise import mix_at_snr
 from omni_avsr.decode.elastic import Climb, chosen_climb
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import Segment
 from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
+from omni_avsr.serve.asked import Asked
 from omni_avsr.serve.engine import Engine
+from omni_avsr.serve.mouths import seen_in
+from omni_avsr.serve.noises import in_noise
 from omni_avsr.serve.reader import Reader
 from omni_avsr.settings import TranscribeSettings
-from omni_avsr.tasks import SAMPLE_RATE, Route, Row, Task
+from omni_avsr.tasks import Route, Row, Task
 
 AHEAD = 2  # windows of an upload that are decoded at a time
 
@@ -28,9 +28,9 @@ class Work:
 
     engine: Engine
     file: Path
-    settings: TranscribeSettings
+    asked: Asked
     longest: float  # seconds
-    snr: float | None = None  # of white noise that is mixed in, in dB
+    seen: list[Row | None] = field(default_factory=list)  # of each segment, if it is asked for
     problem: InputError | None = None  # what could not be read
     climbs: dict[Task, Climb | None] = field(default_factory=dict)
 
@@ -40,6 +40,10 @@ class Work:
         for task in self.tasks:
             config.choose(task, self.settings.audio_rate, self.settings.video_rate)
             self.climbs[task] = chosen_climb(config, task, self.settings)
+
+    @property
+    def settings(self) -> TranscribeSettings:
+        return self.asked.settings
 
     @property
     def model(self) -> Transcriber:
@@ -77,7 +81,7 @@ class Work:
                     window = await asyncio.to_thread(self._next, windows)
                     is_read = window is None
                     if window is not None:
-                        window = self._in_noise(window)
+                        window = self._prepared(window)
                         pending.append(asyncio.create_task(self._segment(window)))
                 if pending:
                     yield await pending.popleft()
@@ -93,13 +97,13 @@ class Work:
             self.problem = error
             return None
 
-    def _in_noise(self, window: Window) -> Window:
-        """A window with the noise that is asked for, the same one every time."""
-        if self.snr is None or window.audio is None:
+    def _prepared(self, window: Window) -> Window:
+        """A window with the noise that is asked for; what is seen in it is noted."""
+        if self.asked.mouths:
+            self.seen.append(seen_in(window))
+        if self.asked.snr is None:
             return window
-        rng = np.random.default_rng(round(window.start * SAMPLE_RATE))
-        noise = rng.standard_normal(len(window.audio)).astype(np.float32)
-        return replace(window, audio=mix_at_snr(window.audio, noise, self.snr, rng))
+        return in_noise(window, self.asked.noise, self.asked.snr)
 
     async def _segment(self, window: Window) -> Segment:
         """A window on its route, or on two where the first is in doubt."""

@@ -79,6 +79,10 @@ def test_each_turn_of_a_dialogue_has_the_lips_of_its_speaker(film):
     assert [first.task, second.task] == [Task.AVSR, Task.AVSR]
     assert motion(first.video) > 1
     assert motion(second.video) > 1
+    mouth = (HEAD - HEAD.mean(0))[3] + np.array([0, 100])
+    for window, x in ((first, PLACES[0]), (second, PLACES[1])):
+        assert len(window.squares) == len(window.video) == window.frames
+        assert window.squares[:, :2].mean(0) == pytest.approx(mouth + np.array([x, 0]), abs=2)
     one_face = list(windows_of(file, TASKS, TranscribeSettings(face=1)))
     assert min(motion(window.video) for window in one_face) < 0.5
 

@@ -45,6 +45,17 @@ def test_the_mouth_is_the_middle_of_the_crop_while_the_head_moves_turns_and_grow
     assert found.quality["detected"] == 1
 
 
+def test_squares_tell_what_is_cut_out_of_the_frames():
+    found = mouth.locate_mouth(range(75), list(moving_head()), 75)
+    middles, sides = found.squares[:, :2], found.squares[:, 2]
+    cut = np.einsum("tij,tj->ti", found.maps[:, :, :2], middles) + found.maps[:, :, 2]
+    assert cut == pytest.approx(CENTRE)
+    # As long in the frame as 96 pixels of the crop
+    across = middles + np.column_stack([sides, np.zeros(75)])
+    moved = np.einsum("tij,tj->ti", found.maps[:, :, :2], across) + found.maps[:, :, 2]
+    assert np.linalg.norm(moved - cut, axis=1) == pytest.approx(96)
+
+
 def test_a_crop_is_upright_and_of_one_size():
     points = moving_head()
     found = mouth.locate_mouth(range(75), list(points), 75)

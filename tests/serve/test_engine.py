@@ -13,10 +13,11 @@ from omni_avsr import Transcriber
 from omni_avsr.decode import words
 from omni_avsr.decode.windows import Window
 from omni_avsr.errors import InputError
+from omni_avsr.serve.asked import Asked
 from omni_avsr.serve.engine import ROOM, Engine
 from omni_avsr.serve.reader import Reader
 from omni_avsr.serve.work import Work
-from omni_avsr.settings import TranscribeSettings
+from omni_avsr.settings import ServeSettings, TranscribeSettings
 from omni_avsr.tasks import Route, Task
 
 ASR = Route(Task.ASR, 4)
@@ -155,7 +156,7 @@ def test_a_reader_that_dies_is_a_file_that_cannot_be_read(sound):
 
 def test_a_request_that_hangs_up_ends_its_reader(engine, sound):
     async def hang_up():
-        work = Work(engine, sound, TranscribeSettings(task="asr", download=False), 60.0)
+        work = Work(engine, sound, Asked.of({"task": ["asr"]}, ServeSettings(), "tiny"), 60.0)
         segments = work.segments()
         first = await anext(segments)
         await segments.aclose()

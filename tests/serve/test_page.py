@@ -5,10 +5,16 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from omni_avsr import Transcriber
+from omni_avsr.media import streams
+from omni_avsr.media.faces import MODEL, MODEL_VARIABLE
 from omni_avsr.serve.app import FOLDER
+from omni_avsr.settings import ServeSettings
+from omni_avsr.toy import lip_track, make_face
+from omni_avsr.toy.portrait import render_face
 from tests.support.serving import served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -23,11 +29,16 @@ ARGUMENTS = [
     "--use-fake-device-for-media-stream",
 ]
 LONG = 20_000  # ms
+SHARED_DETECTOR = Path(__file__).parents[3] / "shared/models" / MODEL
+DETECTOR = Path(os.environ.get(MODEL_VARIABLE, SHARED_DETECTOR))
+FACE = make_face(np.random.default_rng(3))
 
 
 @pytest.fixture(scope="module")
 def address():
-    with served(Transcriber("tiny", download=False)) as address:
+    detector = DETECTOR if DETECTOR.is_file() else None
+    settings = ServeSettings(detector=detector)
+    with served(Transcriber("tiny", download=False), settings) as address:
         yield f"http://{address}"
 
 
@@ -103,6 +114,46 @@ def test_what_it_hears_and_sees_can_be_chosen(page):
     page.locator("#rates").fill("0")
     page.get_by_label("as coarse as it is sure").check()
     assert page.locator("#rates").is_disabled()
+
+
+def brightness(page, canvas):
+    """The mean of what is drawn on a canvas, of red, green, blue and what is opaque."""
+    return page.evaluate(
+        "(name) => { const { width, height } = document.getElementById(name);"
+        " const paper = document.getElementById(name).getContext('2d');"
+        " const { data } = paper.getImageData(0, 0, width, height);"
+        " return data.reduce((sum, one) => sum + one, 0) / data.length; }",
+        canvas,
+    )
+
+
+def test_the_mouth_that_it_sees_is_shown(page):
+    page.get_by_role("button", name="judge").click()
+    transcript(page)
+    page.wait_for_function("document.querySelector('#transcript .now')")
+    assert brightness(page, "mouth") > 100
+    page.get_by_role("radio", name="hear").check()
+    page.locator("#seen").wait_for(state="hidden")
+
+
+@pytest.mark.skipif(
+    not DETECTOR.is_file(), reason=f"no face detector; name one in {MODEL_VARIABLE}"
+)
+def test_in_a_raw_video_a_square_shows_where_the_mouth_is(page, tmp_path):
+    rng = np.random.default_rng(0)
+    track = lip_track([(0.2 * n, 0.2 * n + 0.2, "aio"[n % 3]) for n in range(10)], 50, FACE, rng)
+    video, mouths = render_face(track, seed=1)
+    sound = (rng.normal(0, 2000, 32_000) * (np.arange(32_000) % 8_000 < 4_000)).astype(np.int16)
+    streams.write_video(tmp_path / "face.mp4", video, sound)
+    page.get_by_role("radio", name="read lips").check()
+    page.set_input_files("#file", tmp_path / "face.mp4")
+    page.wait_for_function("seen.length && seen[0].squares.length")
+    page.wait_for_function("document.querySelector('#transcript .now')")
+    keep(page, "square")
+    x, y, _ = np.mean(page.evaluate("seen[0].squares"), 0)
+    # The detector sees a drawn mouth some pixels beside its middle
+    assert (x, y) == pytest.approx(tuple(mouths.mean(0)), abs=12)
+    assert brightness(page, "square") > 0
 
 
 def test_files_are_taken_and_transcripts_given(page, tmp_path):

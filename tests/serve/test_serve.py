@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import io
 import json
 import tempfile
 import threading
@@ -130,6 +131,43 @@ def test_our_own_fields_choose_the_task_and_the_rates(http, clips):
         assert found.json() == {"text": transcribe(file, checkpoint="tiny", **fields).text}
 
 
+def test_the_mouths_that_were_seen_are_sent_if_they_are_asked_for(http, clips):
+    file, _ = clips[0]
+    (segment,) = post(http, file, response_format="verbose_json", mouths="true").json()["segments"]
+    assert (segment["audio_rate"], segment["video_rate"]) == (4, 2)
+    seen = segment["mouths"]
+    _, _, content = seen["picture"].partition("base64,")
+    picture = np.frombuffer(base64.b64decode(content), np.uint8)
+    sheet = cv2.imdecode(picture, cv2.IMREAD_GRAYSCALE)
+    mouths = streams.read_video(file)[round(25 * segment["start"]) :]
+    assert sheet.shape[1] == 25 * 96
+    for place in (0, 24, 25, seen["frames"] - 1):
+        top, left = 96 * (place // 25), 96 * (place % 25)
+        shown = sheet[top : top + 96, left : left + 96].astype(float)
+        assert np.abs(shown - mouths[place]).mean() < 3  # grey levels
+    assert seen["squares"] == []  # as it is a mouth clip
+    (segment,) = post(http, file, response_format="verbose_json").json()["segments"]
+    assert "mouths" not in segment
+
+
+def test_noise_is_mixed_in_and_can_be_heard(http, clips):
+    file, _ = clips[0]
+    fields = {"task": "asr", "response_format": "verbose_json"}
+    clean, white, babble = (
+        post(http, file, **fields, **noise).json()["segments"][0]["confidence"]
+        for noise in ({}, {"snr": -5}, {"snr": -5, "noise": "babble"})
+    )
+    assert clean > max(white, babble)
+    assert white != babble
+    assert http.get("/page/noises").json() == ["white", "babble"]
+    for kind in ("white", "babble"):
+        with wave.open(io.BytesIO(http.get(f"/page/noises/{kind}").content)) as sound:
+            assert (sound.getframerate(), sound.getnframes()) == (16_000, 160_000)
+            samples = np.frombuffer(sound.readframes(160_000), "<i2") / 32767
+            assert np.sqrt(np.mean(samples**2)) == pytest.approx(0.1, abs=0.01)
+    assert http.get("/page/noises/music").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "message"),
     [
@@ -143,6 +181,8 @@ def test_our_own_fields_choose_the_task_and_the_rates(http, clips):
         ({"include[]": "logprobs", "response_format": "text"}, "include", "as json only"),
         ({"audio_rate": "fast"}, "audio_rate", "is not a number"),
         ({"beams": "1000"}, "beams", "more than 32"),
+        ({"mouths": "true"}, "mouths", "as verbose_json only"),
+        ({"noise": "music"}, "noise", "none of white, babble"),
         ({"audio_rate": "3"}, None, "audio rate 3 was not trained"),
         ({"budget": "12"}, None, "a budget is for auto"),
     ],

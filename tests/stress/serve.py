@@ -42,11 +42,11 @@ def main(
             return answer.status_code
 
         ask(0)  # is warm now
-        before = _memory(process)
+        before = memory(process)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             answers = Counter(pool.map(ask, range(uploads)))
         text = httpx.post(url, files={"file": clips[-1]}, timeout=60).json()["text"]
-        after = _memory(process)
+        after = memory(process)
     left = list(Path(tempfile.gettempdir()).glob("omni-avsr-*"))
     assert text == "my happy judge danced quickly beside the town"
     assert not left, f"{len(left)} uploads were kept"
@@ -54,7 +54,7 @@ def main(
     print(f"{dict(answers)} in {seconds:.0f} s, memory {before:.0f} MiB before, {after:.0f} after")
 
 
-def _memory(process: int) -> float:
+def memory(process: int) -> float:
     """MiB that a process holds."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
