@@ -12,8 +12,9 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -26,42 +27,101 @@ from omni_avsr.tasks import MOUTH_SIZE, Row, Task
 
 LARGEST_MESSAGE = 4 << 20  # characters of base64
 LARGEST_SIDE = 1920  # pixels of a picture
+MOST_WAITING = 500  # events, ten seconds of sound and pictures
+
+Events: TypeAlias = "asyncio.Queue[Row | Exception]"
 
 
 async def converse(socket: WebSocket, live: Live, engine: Engine) -> None:
     """Takes the sound and pictures of a client, and sends captions, until it commits or goes."""
     await socket.accept()
     await socket.send_json({"type": "session.created", "tasks": list(live.tasks)})
-    said: list[str] = []
+    events: Events = asyncio.Queue(MOST_WAITING)
+    receiving = asyncio.create_task(_receive(socket, events))
+    session = _Session(socket, live, engine)
     try:
-        while True:
-            event = _event(await socket.receive_text())
-            kind = event.get("type")
-            if kind == "session.update":
-                live = _chosen(live, event)
-                continue
-            if kind == "input_audio_buffer.commit":
-                break
-            feed = partial(live.feed, *_given(event))
-            await _send(socket, await asyncio.wrap_future(engine.call(feed)), said)
-        await _send(socket, await asyncio.wrap_future(engine.call(live.finish)), said)
-        await socket.send_json({"type": "transcription.done", "text": " ".join(said)})
+        while not session.has_ended:
+            await session.take(await _waiting(events))
         await socket.close()
     except InputError as error:
         await socket.send_json({"type": "error", "error": {"message": str(error)}})
         await socket.close(1003)
     except WebSocketDisconnect:
         pass
+    finally:
+        receiving.cancel()
 
 
-async def _send(socket: WebSocket, captions: Sequence[Caption], said: list[str]) -> None:
-    """Sends captions, and notes the words that have settled."""
-    for caption in captions:
-        words = [word.word for word in caption.words]
-        space = " " if said and words else ""
-        said += words
-        event: Row = {"type": "transcription.delta", "delta": space + " ".join(words)}
-        await socket.send_json({**event, **asdict(caption)})
+async def _receive(socket: WebSocket, events: Events) -> None:
+    """Puts what a client sends into a queue, even while a model is at work; at last, what ends it.
+
+    A client who does not hear back for long is gone.
+    """
+    try:
+        while True:
+            await events.put(_event(await socket.receive_text()))
+    except (InputError, WebSocketDisconnect) as error:
+        await events.put(error)
+
+
+async def _waiting(events: Events) -> list[Row | Exception]:
+    """All events that have come; waits for one."""
+    taken = [await events.get()]
+    while not events.empty():
+        taken.append(events.get_nowait())
+    return taken
+
+
+@dataclass
+class _Session:
+    """A client who speaks."""
+
+    socket: WebSocket
+    live: Live
+    engine: Engine
+    said: list[str] = field(default_factory=list)  # words that have settled
+    sounds: list[np.ndarray] = field(default_factory=list)  # that came since the last captions
+    pictures: list[Picture] = field(default_factory=list)
+    has_ended: bool = False
+
+    async def take(self, events: Sequence[Row | Exception]) -> None:
+        """Takes what has come, all of it at once, so that a busy model does not fall behind."""
+        for event in events:
+            if isinstance(event, Exception):
+                raise event
+            kind = event.get("type")
+            if kind == "session.update":
+                await self._feed()
+                self.live = _chosen(self.live, event)
+            elif kind == "input_audio_buffer.commit":
+                await self._end()
+                return
+            else:
+                sound, pictures = await asyncio.to_thread(_given, event)
+                self.sounds += sound
+                self.pictures += pictures
+        await self._feed()
+
+    async def _feed(self) -> None:
+        sound = np.concatenate(self.sounds) if self.sounds else None
+        feed = partial(self.live.feed, sound, self.pictures)
+        self.sounds, self.pictures = [], []
+        await self._send(await asyncio.wrap_future(self.engine.call(feed)))
+
+    async def _end(self) -> None:
+        await self._feed()
+        await self._send(await asyncio.wrap_future(self.engine.call(self.live.finish)))
+        done = {"type": "transcription.done", "text": " ".join(self.said)}
+        await self.socket.send_json(done)
+        self.has_ended = True
+
+    async def _send(self, captions: Sequence[Caption]) -> None:
+        for caption in captions:
+            words = [word.word for word in caption.words]
+            space = " " if self.said and words else ""
+            self.said += words
+            event: Row = {"type": "transcription.delta", "delta": space + " ".join(words)}
+            await self.socket.send_json({**event, **asdict(caption)})
 
 
 def _event(message: str) -> Row:
@@ -87,16 +147,16 @@ def _chosen(live: Live, event: Row) -> Live:
     return live.again([Task(task)])
 
 
-def _given(event: Row) -> tuple[np.ndarray | None, list[Picture]]:
+def _given(event: Row) -> tuple[list[np.ndarray], list[Picture]]:
     """The sound or the picture of an event."""
     kind = event.get("type")
     if kind == "input_audio_buffer.append":
         samples = _decoded(event, "audio")
-        return np.frombuffer(samples[: len(samples) // 2 * 2], "<i2"), []
+        return [np.frombuffer(samples[: len(samples) // 2 * 2], "<i2")], []
     if kind == "input_video_buffer.append":
         if "mouth" in event:
-            return None, [_mouth(_decoded(event, "mouth"))]
-        return None, [_picture(_decoded(event, "image"))]
+            return [], [_mouth(_decoded(event, "mouth"))]
+        return [], [_picture(_decoded(event, "image"))]
     raise InputError(f"there is no event {kind!r}")
 
 

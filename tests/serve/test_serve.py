@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 
 from omni_avsr import Transcriber, transcribe
 from omni_avsr.data import manifest
+from omni_avsr.decode.live import Live
 from omni_avsr.media import streams
 from omni_avsr.run import no_progress
 from omni_avsr.serve.app import create_app
@@ -265,6 +266,41 @@ def spoken(file):
     return sound, list(streams.read_video(file))
 
 
+def events_of(sound, mouths):
+    """What a client sends, a frame at a time."""
+    for number, mouth in enumerate(mouths):
+        piece = sound[640 * number : 640 * (number + 1)].tobytes()
+        for kind, name, content in (
+            ("input_audio_buffer.append", "audio", piece),
+            ("input_video_buffer.append", "mouth", mouth.tobytes()),
+        ):
+            yield {"type": kind, name: base64.b64encode(content).decode()}
+
+
+def test_a_busy_model_takes_all_that_has_come_at_once(transcriber, clips, monkeypatch):
+    feed, is_free, fed = Live.feed, threading.Event(), []
+
+    def busy_feed(live, sound=None, pictures=()):
+        is_free.wait(60)
+        fed.append(0 if sound is None else len(sound))
+        return feed(live, sound, pictures)
+
+    monkeypatch.setattr(Live, "feed", busy_feed)
+    file, _ = clips[0]
+    sound, mouths = spoken(file)
+    client = TestClient(create_app(ServeSettings(), transcriber, "tiny"))
+    with client.websocket_connect("/v1/realtime") as socket:
+        for event in events_of(sound, mouths):
+            socket.send_json(event)
+        is_free.set()
+        socket.send_json({"type": "input_audio_buffer.commit"})
+        while (event := socket.receive_json())["type"] != "transcription.done":
+            pass
+    assert event["text"] == transcribe(file, checkpoint="tiny").text
+    assert sum(fed) == 640 * len(mouths)
+    assert len(fed) < len(mouths) / 10
+
+
 def test_a_websocket_hears_sees_and_captions(address, clips):
     file, text = clips[0]
     sound, mouths = spoken(file)
@@ -272,14 +308,8 @@ def test_a_websocket_hears_sees_and_captions(address, clips):
     headers = {"authorization": "Bearer secret"}
     with connect(f"ws://{address}/v1/realtime", additional_headers=headers) as socket:
         assert json.loads(socket.recv())["type"] == "session.created"
-        for number, mouth in enumerate(mouths):
-            piece = sound[640 * number : 640 * (number + 1)].tobytes()
-            for kind, name, content in (
-                ("input_audio_buffer.append", "audio", piece),
-                ("input_video_buffer.append", "mouth", mouth.tobytes()),
-            ):
-                coded = base64.b64encode(content).decode()
-                socket.send(json.dumps({"type": kind, name: coded}))
+        for event in events_of(sound, mouths):
+            socket.send(json.dumps(event))
         socket.send(json.dumps({"type": "input_audio_buffer.commit", "final": True}))
         for message in socket:
             event = json.loads(message)
