@@ -61,6 +61,9 @@ LESS_WORK = {  # options that make a command of the tutorial quick
     "transcribe": ["--max-new-tokens", "8"],
 }
 OTHERS_OPTIONS = {  # options in the text that are not ours
+    "--lora-target-modules",
+    "--tensor-parallel-size",
+    "--data-parallel-size",
     "--alpha",
     "--claims",
     "--help",

@@ -1,12 +1,16 @@
 """An engine that runs the LLM elsewhere gives what the model gives."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from omni_avsr import OmniAVSRConfig
 from omni_avsr.cli.app import app
-from omni_avsr.convert.vllm import export_vllm
+from omni_avsr.convert.vllm import LONGEST, Exported, export_vllm
 from omni_avsr.decode.decode import load_decoder
 from omni_avsr.decode.remote import EngineError
 from omni_avsr.errors import InputError
@@ -15,6 +19,7 @@ from omni_avsr.settings import CheckpointOptions, DecodeSettings
 from omni_avsr.tasks import Task
 from tests.support.corpus import write_split
 from tests.support.engine import ReferenceEngine, engine
+from tests.support.towers import llm_config, whisper_config
 
 CLIPS = 5
 
@@ -126,3 +131,14 @@ def test_the_command_prints_what_starts_the_engine(exported, tmp_path):
     assert f"--checkpoint {out}/front --engine-url" in " ".join(words)
     lora = json.loads((out / "adapters/shared-avsr/adapter_config.json").read_text())
     assert int(words[words.index("--max-lora-rank") + 1]) >= lora["r"] == 8
+
+
+def test_the_compose_file_starts_the_engine_as_the_command_says():
+    config = OmniAVSRConfig(tasks=["asr"], audio_config=whisper_config(), llm_config=llm_config())
+    services = yaml.safe_load(Path("compose.yaml").read_text())["services"]
+    sums = [f"shared-{task}" for task in Task]
+    targets = list(config.lora_targets)
+    exported = Exported(Path("/model"), sums, 2 * config.lora_rank, targets, LONGEST)
+    expected = shlex.split(" ".join(exported.command).replace("=", " "))[2:]
+    given = " ".join(services["engine"]["command"]).replace("=", " ").split()
+    assert sorted(given) == sorted(expected)
