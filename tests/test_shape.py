@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "omni_avsr"
 PUBLIC_NAMES = 12  # at most, in a module
-CORE_LINES = 6_750  # of code, fewer than
+CORE_LINES = 6_950  # of code, fewer than
 # What the core imports but is not counted with it: media, and the options of satellites
 NOT_COUNTED = (
     "media",

@@ -14,7 +14,7 @@ from torch import nn
 from omni_avsr.convert.folder import new_folder, refuse_overwrite
 from omni_avsr.decode.remote import LLM
 from omni_avsr.errors import InputError
-from omni_avsr.model import OmniAVSR, OmniAVSRProcessor, adapters
+from omni_avsr.model import OmniAVSR, OmniAVSRProcessor, adapters, sums
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the limits of a LoRA's rank that vLLM knows
 LONGEST = 4096  # tokens of a prefix and its transcript
@@ -60,19 +60,19 @@ def export_vllm(checkpoint: str | Path, out: Path) -> Exported:
     as_stored = dict.fromkeys(("audio", "video", "llm"))
     model = OmniAVSR.from_pretrained(checkpoint, dtype=as_stored)
     processor = OmniAVSRProcessor.from_pretrained(checkpoint)
-    sums = adapters.all_sums(model.config)
-    rank = model.config.lora_rank * max(map(len, sums), default=0)
+    routes = sums.all_sums(model.config)
+    rank = model.config.lora_rank * max(map(len, routes), default=0)
     if rank > RANKS[-1]:
         raise InputError(f"a LoRA of rank {rank} is larger than vLLM takes, which is {RANKS[-1]}")
     with new_folder(out) as part:
-        adapters.save_sums(model.llm, sums, part / "adapters")
+        adapters.save_sums(model.llm, routes, part / "adapters")
         llm = adapters.plain(model.llm)
         llm.save_pretrained(part / "llm", state_dict=adapters.plain_state_dict(model.llm))
         processor.save_pretrained(part / "llm")
         _remove_layers(model)
         model.save_pretrained(part / "front", full=True)
         processor.save_pretrained(part / "front")
-    names = [adapters.name_of_sum(names) for names in sums]
+    names = [sums.name_of_sum(names) for names in routes]
     longest = min(LONGEST, model.config.llm_config.max_position_embeddings)
     return Exported(out, names, rank, list(model.config.lora_targets), longest)
 

@@ -35,10 +35,11 @@ from omni_avsr.decode.remote import AT_A_TIME, Remote
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Batch, Features, Media, OmniAVSR, OmniAVSRProcessor
-from omni_avsr.model.adapters import all_sums, plain
+from omni_avsr.model.adapters import plain
 from omni_avsr.model.aligner import Place
 from omni_avsr.model.beams import Generated, Search
 from omni_avsr.model.precision import allow_tf32, chosen_dtype, dtype_name
+from omni_avsr.model.sums import all_sums
 from omni_avsr.run import Progress, no_progress, with_progress
 from omni_avsr.settings import CheckpointOptions, DecodingOptions
 from omni_avsr.tasks import CLEAN, Condition, Route, Row

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from omni_avsr.errors import InputError
-from omni_avsr.model import Batch, OmniAVSR, adapters
+from omni_avsr.model import Batch, OmniAVSR
 from omni_avsr.model.beams import Generated
+from omni_avsr.model.sums import adapter_names, name_of_sum
 
 LLM = "omni-avsr"  # what the server calls it
 AT_A_TIME = 256  # prefixes that are sent; vLLM puts them into batches
@@ -44,7 +45,7 @@ class Remote:
     def refuse_missing(self, sums: Iterable[Sequence[str]]) -> None:
         """Refuses a server that lacks the LLM or one of these sums of adapters."""
         served = {model["id"] for model in self._answer("GET", "/v1/models")["data"]}
-        missing = {LLM, *map(adapters.name_of_sum, sums)} - served
+        missing = {LLM, *map(name_of_sum, sums)} - served
         if missing:
             raise EngineError(
                 f"the engine at {self.url} has no {', '.join(sorted(missing))}: start it with the "
@@ -57,7 +58,7 @@ class Remote:
     ) -> list[Future[Generated]]:
         """The transcripts of a batch, as they come; the model makes what they begin after."""
         prefixes, limits = model.prefixes(batch, max_new_tokens)
-        names = adapters.adapter_names(model.config.adapters, batch.route)
+        names = adapter_names(model.config.adapters, batch.route)
         found = []
         for prefix, mask, limit in zip(prefixes, batch.attention_mask, limits, strict=True):
             own = prefix[mask.bool()].cpu()  # (L, D)
@@ -68,7 +69,7 @@ class Remote:
         content = io.BytesIO()
         torch.save(prefix, content)
         asked = {
-            "model": adapters.name_of_sum(names) or LLM,
+            "model": name_of_sum(names) or LLM,
             "prompt_embeds": base64.b64encode(content.getvalue()).decode(),
             "max_tokens": limit,
             "temperature": 0,

@@ -11,7 +11,7 @@ from omni_avsr.choice import chosen_model
 from omni_avsr.errors import InputError
 from omni_avsr.measure.phantom import Phantoms
 from omni_avsr.model import Media, OmniAVSR, OmniAVSRConfig, OmniAVSRProcessor
-from omni_avsr.model.adapters import adapter_names
+from omni_avsr.model.sums import adapter_names
 from omni_avsr.model.towers import locate_model
 from omni_avsr.run import read_run
 from omni_avsr.tasks import CROP_SIZE, MODALITIES, SAMPLE_RATE, VIDEO_FPS, Route, Row, Task

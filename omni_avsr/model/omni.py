@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput
 
 from omni_avsr import methods
 from omni_avsr.errors import InputError
-from omni_avsr.model import adapters, checkpoint, towers
+from omni_avsr.model import adapters, checkpoint, sums, towers
 from omni_avsr.model.aligner import Aligner
 from omni_avsr.model.avhubert import AVHubertEncoder
 from omni_avsr.model.batch import Batch, Features, Media
@@ -139,7 +139,7 @@ class OmniAVSR(PreTrainedModel):
     def _add_adapters(self, load_from: Path | None) -> None:
         config = self.config
         has_layers = config.llm_config.num_hidden_layers > 0  # or an engine runs them elsewhere
-        names = adapters.all_adapter_names(config) if has_layers else []
+        names = sums.all_adapter_names(config) if has_layers else []
         video_names = ["video"] if config.video_lora_rank else []
         if load_from is not None:
             self.llm = adapters.load_adapters(self.llm, load_from / "adapters", names)
@@ -334,7 +334,7 @@ class OmniAVSR(PreTrainedModel):
 
     def activate_adapters(self, route: Route) -> None:
         """Makes the LLM's next passes those of a route."""
-        adapters.activate(self.llm, adapters.adapter_names(self.config.adapters, route))
+        adapters.activate(self.llm, sums.adapter_names(self.config.adapters, route))
 
     def _placeholder(self, modality: str) -> int:
         return self.config.special_tokens[PLACEHOLDERS[modality]]
@@ -490,7 +490,7 @@ class OmniAVSR(PreTrainedModel):
 
         Past torch's limit, which is for a function and not for each set, they would run uncompiled.
         """
-        names = [adapters.adapter_names(self.config.adapters, r) for r in self.config.routes()]
+        names = [sums.adapter_names(self.config.adapters, r) for r in self.config.routes()]
         sets = len(set(map(tuple, names)))
         limits = torch._dynamo.config
         limits.recompile_limit = max(limits.recompile_limit, COMPILED_GRAPHS * sets)
@@ -505,7 +505,7 @@ class OmniAVSR(PreTrainedModel):
 
         With scale adapters it keeps only the route's rates.
         """
-        names = adapters.adapter_names(self.config.adapters, route)
+        names = sums.adapter_names(self.config.adapters, route)
         modules = {"llm": adapters.plain(adapters.merge(self.llm, names))}
         for modality in route.modalities:
             encoder = getattr(self, f"{modality}_encoder")

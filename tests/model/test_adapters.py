@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from omni_avsr.methods import METHODS
-from omni_avsr.model.adapters import adapter_names, all_adapter_names
 from omni_avsr.model.config import FACTORS
+from omni_avsr.model.sums import adapter_names, all_adapter_names
 from omni_avsr.tasks import Route, Task
 from tests.support.towers import TEXTS, clips
 

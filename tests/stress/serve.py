@@ -3,7 +3,6 @@
 python -m tests.stress.serve
 """
 
-import os
 import random
 import tempfile
 import time
@@ -17,10 +16,9 @@ import typer
 
 from benchmarks.serve import PATH, server
 from tests.support.fuzzing import damaged
+from tests.support.serving import ANSWERS, CLIPS, memory
 
-CLIPS = Path("omni_avsr/serve/clips")
 AT_A_TIME = 8
-ANSWERS = {200, 400}
 
 
 def main(
@@ -28,7 +26,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the damage.")] = 0,
 ) -> None:
     """Prints the answers, or fails with the first that is the server's fault."""
-    clips = [file.read_bytes() for file in sorted(CLIPS.iterdir())]
+    clips = [file.read_bytes() for file in CLIPS]
     started = time.perf_counter()
     with server() as (address, process):
         url = f"{address}{PATH}"
@@ -52,12 +50,6 @@ def main(
     assert not left, f"{len(left)} uploads were kept"
     seconds = time.perf_counter() - started
     print(f"{dict(answers)} in {seconds:.0f} s, memory {before:.0f} MiB before, {after:.0f} after")
-
-
-def memory(process: int) -> float:
-    """MiB that a process holds."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":

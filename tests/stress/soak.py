@@ -22,8 +22,8 @@ from benchmarks.serve import PATH, listen, server
 from omni_avsr.media import streams
 from omni_avsr.tasks import SAMPLE_RATE
 from omni_avsr.toy import ToyClip, generate_shards
-from tests.stress.serve import ANSWERS, CLIPS, memory
 from tests.support.fuzzing import damaged
+from tests.support.serving import ANSWERS, CLIPS, memory
 
 AT_A_TIME = 6
 WARM = 0.2  # of the time, after which memory is to stay as it is
@@ -37,7 +37,7 @@ class Clients:
         self.address = address
         self.toys = toys
         self.long = long
-        self.clips = [file.read_bytes() for file in sorted(CLIPS.iterdir())]
+        self.clips = [file.read_bytes() for file in CLIPS]
         self.kinds: dict[Callable[[random.Random], str], int] = {
             self.send_clip: 50,
             self.send_garbage: 30,
