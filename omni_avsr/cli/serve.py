@@ -1,5 +1,7 @@
 """What `omni-avsr serve` does: loads a model, and listens."""
 
+import os
+
 from omni_avsr.choice import chosen_model
 from omni_avsr.cli.terminal import name_model, note, say
 from omni_avsr.errors import InputError
@@ -8,11 +10,14 @@ from omni_avsr.settings.serve import ServeSettings
 from omni_avsr.settings.shared import CheckpointOptions, DetectorOptions
 
 NEEDED = "the server needs packages of its own: pip install 'omni-avsr[serve]'"
+# Convolutions that oneDNN keeps ready, one for each shape of a batch: all of them take 100 MB
+KEPT_CONVOLUTIONS = "128"
 PATIENCE = 60  # seconds that requests have to finish when the server is stopped
 
 
 def run(settings: ServeSettings) -> None:
     """Serves until it is stopped."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KEPT_CONVOLUTIONS)
     try:
         import uvicorn
 
