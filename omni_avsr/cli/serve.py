@@ -24,10 +24,15 @@ def run(settings: ServeSettings) -> None:
         from omni_avsr.serve.app import create_app
     except ModuleNotFoundError as error:
         raise InputError(f"{NEEDED} ({error.name} is missing)") from None
+    import torch
+
+    from omni_avsr.data.workers import usable_cores
     from omni_avsr.decode.transcribe import Transcriber
     from omni_avsr.media.faces import NoDetector, yunet
 
     silence_libraries()
+    # A core is left for what reads uploads: waiting for it, the model's threads would idle
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores() - 1)))
     model = chosen_model(settings.checkpoint)
     name_model(model)
     try:

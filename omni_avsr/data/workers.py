@@ -57,7 +57,7 @@ def workers_for(device: torch.device, max_frames: int) -> int:
     if device.type != "cuda":
         return 0
     gpus = max(1, torch.cuda.device_count())
-    cores = max(1, _cores() // gpus)
+    cores = max(1, usable_cores() // gpus)
     if not SHARED_MEMORY.is_dir():
         return min(MOST, cores)
     free = shutil.disk_usage(SHARED_MEMORY).free // gpus
@@ -71,7 +71,7 @@ def workers_for(device: torch.device, max_frames: int) -> int:
     return min(MOST, cores, room)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -157,7 +157,7 @@ def _seconds_of_packets(path: Path | str) -> float:
         for packet in container.demux():
             if packet.pts is not None:
                 ticks = packet.pts + (packet.duration or 0)
-                end = max(end, float(ticks * packet.time_base) - start)
+                end = max(end, _in_seconds(ticks, packet.time_base) - start)
     return end
 
 
@@ -270,10 +270,10 @@ class _Reader(Generic[AnyFrame]):
         """Returns a time of a packet or frame in seconds from the start."""
         if ticks is None or piece.time_base is None:
             return None
-        return float(ticks * piece.time_base) - self.start
+        return _in_seconds(ticks, piece.time_base) - self.start
 
     def _duration(self, piece: av.Packet | AnyFrame) -> float:
-        return float((piece.duration or 0) * (piece.time_base or 0))
+        return _in_seconds(piece.duration or 0, piece.time_base or Fraction(0))
 
     def finish(self, seconds: float) -> None:
         """Refuses a file of which something was lost; the stream has so many seconds."""
@@ -301,6 +301,11 @@ class _Reader(Generic[AnyFrame]):
         if is_told and self.start + self.reached < self.length - CUT_OFF:
             return self.length
         return None
+
+
+def _in_seconds(ticks: int, base: Fraction) -> float:
+    """Ticks of a clock in seconds; the product of fractions would take long to be shortened."""
+    return ticks * base.numerator / base.denominator
 
 
 @dataclass

@@ -99,7 +99,7 @@ def machine(monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)
 
     def made(cores, gpus, free=10**12):
-        monkeypatch.setattr(workers, "_cores", lambda: cores)
+        monkeypatch.setattr(workers, "usable_cores", lambda: cores)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(workers, "SHARED_MEMORY", tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
