@@ -34,12 +34,13 @@ PATIENCE = 300  # seconds for vLLM to start
 def main(
     python: Annotated[Path, typer.Argument(help="Python of an environment with vLLM.")],
     clips: Annotated[int, typer.Option(help="Toy clips, each on all tasks.")] = 50,
+    checkpoint: Annotated[str, typer.Option(help="A model of all tasks.")] = "tiny",
 ) -> None:
     """Prints the seconds of both, or fails with the first transcript that differs."""
     with TemporaryDirectory() as folder:
         asked = list(product(_written(clips, Path(folder)), Task))  # tasks in turn
-        exported = export_vllm("tiny", Path(folder) / "vllm")
-        with server() as (address, _):
+        exported = export_vllm(checkpoint, Path(folder) / "vllm")
+        with server(checkpoint) as (address, _):
             ours, our_seconds = _transcribed(address, asked)
         with _vllm(python, exported) as start:
             front = str(exported.folder / "front")
