@@ -19,6 +19,7 @@ from starlette.background import BackgroundTask
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, HTTPConnection
 
+from omni_avsr.data.workers import usable_cores
 from omni_avsr.decode.live import Live
 from omni_avsr.decode.remote import EngineError
 from omni_avsr.decode.subtitles import cues, written
@@ -55,7 +56,7 @@ class Server:
         self.engine = Engine(transcriber)
         self.live = None if transcriber.aligner is None else Live(transcriber)
         self.metrics = Metrics(self.engine)
-        self.reading = asyncio.Semaphore(settings.workers)
+        self.reading = asyncio.Semaphore(settings.workers or max(1, usable_cores() - 1))
         self.requests = 0  # that are served now
 
     def listener(self) -> Live:
@@ -182,14 +183,14 @@ async def _transcriptions(server: Server, request: Request) -> Response:
             file = await asyncio.to_thread(_kept, upload)
         stack.callback(file.unlink)
         longest = server.settings.max_seconds
-        work = Work(server.engine, file, asked, longest)
+        work = Work(server.engine, file, asked, longest, server.reading)
         held = stack.pop_all()
     if asked.stream:
         # The background task is for clients who have gone before the first event
         background = BackgroundTask(held.close)
         events = _events(server, work, held, started)
         return EventSourceResponse(events, background=background)
-    whole = _whole(server, work, held)
+    whole = _whole(work, held)
     transcript = await _unless_gone(request, server.settings.timeout, whole)
     if work.problem and not transcript.segments:
         raise work.problem
@@ -197,17 +198,17 @@ async def _transcriptions(server: Server, request: Request) -> Response:
     return _written(transcript, work)
 
 
-async def _segments(server: Server, work: Work, held: ExitStack) -> AsyncGenerator[Segment]:
+async def _segments(work: Work, held: ExitStack) -> AsyncGenerator[Segment]:
     """The segments of an upload; its file and its place go in the end."""
     with held:
-        async with server.reading, aclosing(work.segments()) as segments:
+        async with aclosing(work.segments()) as segments:
             async for segment in segments:
                 yield segment
 
 
-async def _whole(server: Server, work: Work, held: ExitStack) -> Transcript:
+async def _whole(work: Work, held: ExitStack) -> Transcript:
     transcript = Transcript(work.file)
-    async with aclosing(_segments(server, work, held)) as segments:
+    async with aclosing(_segments(work, held)) as segments:
         async for segment in segments:
             transcript.segments.append(segment)
     return transcript
@@ -220,7 +221,7 @@ async def _events(
     transcript = Transcript(work.file)
     problem = None
     try:
-        async with aclosing(_segments(server, work, held)) as segments:
+        async with aclosing(_segments(work, held)) as segments:
             async for segment in segments:
                 space = " " if transcript.text else ""
                 transcript.segments.append(segment)

@@ -30,6 +30,7 @@ class Work:
     file: Path
     asked: Asked
     longest: float  # seconds
+    reading: asyncio.Semaphore  # of all uploads; those that wait for the model are not read
     seen: list[Row | None] = field(default_factory=list)  # of each segment, if it is asked for
     problem: InputError | None = None  # what could not be read
     climbs: dict[Task, Climb | None] = field(default_factory=dict)
@@ -71,24 +72,24 @@ class Work:
         longest_window = self.model.settings.max_seconds_per_window
         settings = {**vars(self.settings), "max_seconds_per_window": longest_window}
         given = self.file, self.tasks, TranscribeSettings(**settings), self.longest
-        reader = await asyncio.to_thread(Reader, *given)
-        windows = iter(reader)
         pending: deque[asyncio.Task[Segment]] = deque()
+        reader = None
         try:
-            is_read = False
-            while pending or not is_read:
-                while not is_read and len(pending) < AHEAD:
+            # What follows the first window is read no faster than it is decoded
+            async with self.reading:
+                reader = await asyncio.to_thread(Reader, *given)
+                windows = iter(reader)
+                window = await asyncio.to_thread(self._next, windows)
+            while pending or window is not None:
+                while window is not None and len(pending) < AHEAD:
+                    pending.append(asyncio.create_task(self._segment(self._prepared(window))))
                     window = await asyncio.to_thread(self._next, windows)
-                    is_read = window is None
-                    if window is not None:
-                        window = self._prepared(window)
-                        pending.append(asyncio.create_task(self._segment(window)))
-                if pending:
-                    yield await pending.popleft()
+                yield await pending.popleft()
         finally:
             for task in pending:
                 task.cancel()
-            await asyncio.to_thread(reader.close)
+            if reader is not None:
+                await asyncio.to_thread(reader.close)
 
     def _next(self, windows: Iterator[Window]) -> Window | None:
         try:

@@ -13,7 +13,11 @@ class ServeSettings(CheckpointOptions, DetectorOptions):
     host: str = option("127.0.0.1", "The address to listen at; 0.0.0.0 is all of this machine's.")
     port: int = option(8000, "The port to listen at.", bounds=COUNT)
     api_key: str | None = option(None, "What clients have to send as their key.")
-    workers: int = option(2, "Uploads that are read at a time, in a process each.", bounds=COUNT)
+    workers: int | None = option(
+        None,
+        "Uploads that are read at a time, in a process each.  [default: the cores but one]",
+        bounds=COUNT,
+    )
     max_requests: int = option(
         32, "Requests that are taken at a time; others are sent away.", bounds=COUNT
     )

@@ -156,7 +156,13 @@ def test_a_reader_that_dies_is_a_file_that_cannot_be_read(sound):
 
 def test_a_request_that_hangs_up_ends_its_reader(engine, sound):
     async def hang_up():
-        work = Work(engine, sound, Asked.of({"task": ["asr"]}, ServeSettings(), "tiny"), 60.0)
+        work = Work(
+            engine,
+            sound,
+            Asked.of({"task": ["asr"]}, ServeSettings(), "tiny"),
+            60.0,
+            asyncio.Semaphore(),
+        )
         segments = work.segments()
         first = await anext(segments)
         await segments.aclose()
