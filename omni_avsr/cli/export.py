@@ -17,7 +17,7 @@ app = typer.Typer(help="Write a model for another program.", no_args_is_help=Tru
 def vllm(checkpoint: Model, out: Out) -> None:
     """Write what vLLM's server needs to run the LLM, and print the commands that serve it.
 
-    The encoders stay with omni-avsr; vLLM decodes, greedily, with one LoRA per task.
+    The encoders stay with omni-avsr; vLLM decodes, greedily, with a LoRA for each sum of adapters.
     """
     from omni_avsr.choice import chosen_model
     from omni_avsr.convert.vllm import export_vllm

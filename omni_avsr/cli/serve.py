@@ -10,7 +10,7 @@ from omni_avsr.settings.serve import ServeSettings
 from omni_avsr.settings.shared import CheckpointOptions, DetectorOptions
 
 NEEDED = "the server needs packages of its own: pip install 'omni-avsr[serve]'"
-# Convolutions that oneDNN keeps ready, one for each shape of a batch: all of them take 100 MB
+# Convolutions that oneDNN keeps ready, one for each shape of a batch; its 1,024 take 100 MB
 KEPT_CONVOLUTIONS = "128"
 PATIENCE = 60  # seconds that requests have to finish when the server is stopped
 
@@ -31,7 +31,7 @@ def run(settings: ServeSettings) -> None:
     from omni_avsr.media.faces import NoDetector, yunet
 
     silence_libraries()
-    # A core is left for what reads uploads: waiting for it, the model's threads would idle
+    # One core is left to the readers: a thread that shares its core holds up all of the model's
     torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores() - 1)))
     model = chosen_model(settings.checkpoint)
     name_model(model)

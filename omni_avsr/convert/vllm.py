@@ -47,7 +47,7 @@ class Exported:
                 "--enable-lora",
                 f"--max-loras {len(self.sums)}",
                 f"--max-lora-rank {most}",
-                # Without, embeddings get one too, which fails where some are sent
+                # Otherwise embeddings get a LoRA, too, and vLLM fails at those that it is sent
                 " ".join(["--lora-target-modules", *self.targets]),
                 " ".join(["--lora-modules", *map(quote, modules)]),
             ]
@@ -60,25 +60,27 @@ def export_vllm(checkpoint: str | Path, out: Path) -> Exported:
     as_stored = dict.fromkeys(("audio", "video", "llm"))
     model = OmniAVSR.from_pretrained(checkpoint, dtype=as_stored)
     processor = OmniAVSRProcessor.from_pretrained(checkpoint)
-    routes = sums.all_sums(model.config)
-    rank = model.config.lora_rank * max(map(len, routes), default=0)
+    if model.config.llm_config.num_hidden_layers == 0:
+        raise InputError(f"{checkpoint} was exported before: give the model that it was made of")
+    all_sums = sums.all_sums(model.config)
+    rank = model.config.lora_rank * max(map(len, all_sums), default=0)
     if rank > RANKS[-1]:
         raise InputError(f"a LoRA of rank {rank} is larger than vLLM takes, which is {RANKS[-1]}")
     with new_folder(out) as part:
-        adapters.save_sums(model.llm, routes, part / "adapters")
+        adapters.save_sums(model.llm, all_sums, part / "adapters")
         llm = adapters.plain(model.llm)
         llm.save_pretrained(part / "llm", state_dict=adapters.plain_state_dict(model.llm))
         processor.save_pretrained(part / "llm")
         _remove_layers(model)
         model.save_pretrained(part / "front", full=True)
         processor.save_pretrained(part / "front")
-    names = [sums.name_of_sum(names) for names in routes]
+    names = [sums.name_of_sum(own) for own in all_sums]
     longest = min(LONGEST, model.config.llm_config.max_position_embeddings)
     return Exported(out, names, rank, list(model.config.lora_targets), longest)
 
 
 def _remove_layers(model: OmniAVSR) -> None:
-    """Leaves of the LLM its embeddings."""
+    """Removes the LLM's layers, and keeps its embeddings."""
     llm = adapters.plain(model.llm)
     llm.get_decoder().layers = nn.ModuleList()
     model.llm = llm

@@ -31,7 +31,7 @@ from omni_avsr.data.noise import Noise
 from omni_avsr.data.workers import loader_of, told_of_workers, workers_for
 from omni_avsr.decode.confidence import Evidence, evidence_of, probabilities
 from omni_avsr.decode.hypothesis import Hypothesis
-from omni_avsr.decode.remote import AT_A_TIME, Remote
+from omni_avsr.decode.remote import AT_A_TIME, EngineError, Remote
 from omni_avsr.errors import InputError
 from omni_avsr.files import Journal
 from omni_avsr.model import Batch, Features, Media, OmniAVSR, OmniAVSRProcessor
@@ -239,10 +239,17 @@ class RemoteStream:
         done, _ = wait(self.pending, timeout=LOOKS_EVERY, return_when=FIRST_COMPLETED)
         for future in done:
             number = self.pending.pop(future)
-            yield number, self.decoder.decoded(future.result())[0]
+            try:
+                found = future.result()
+            except EngineError as error:
+                error.clip = number
+                raise
+            yield number, self.decoder.decoded(found)[0]
 
     def drop(self) -> None:
         """Forgets the clips that are decoded."""
+        for future in self.pending:
+            future.cancel()
         self.pending.clear()
 
 
@@ -361,7 +368,7 @@ def decode(
                 features, seconds = _encode(decoder, loaded.media.to(decoder.device))
                 for stream in streams:
                     keep(stream.add(clips, loaded, features, seconds))
-                    if len(routes) > 1:  # each needs a cache, and there is memory for one
+                    if len(routes) > 1 and not decoder.remote:  # there is memory for one cache
                         keep(stream.finish())
         for stream in streams:
             keep(stream.finish())

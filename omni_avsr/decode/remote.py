@@ -21,11 +21,14 @@ from omni_avsr.model.sums import adapter_names, name_of_sum
 
 LLM = "omni-avsr"  # what the server calls it
 AT_A_TIME = 256  # prefixes that are sent; vLLM puts them into batches
-PATIENCE = 600.0  # seconds
+PATIENCE = httpx.Timeout(600.0, connect=10.0)  # seconds
+KEPT = 2.0  # seconds that a connection is kept for the next request, less than servers do
 
 
 class EngineError(InputError):
     """The engine did not do what it was asked for."""
+
+    clip: int | None = None  # number of the one whose transcript is missing
 
 
 class Remote:
@@ -36,7 +39,7 @@ class Remote:
         self.eos = eos
         key = os.environ.get("VLLM_API_KEY")  # as vLLM calls it
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=AT_A_TIME)
+        limits = httpx.Limits(max_connections=AT_A_TIME, keepalive_expiry=KEPT)
         self.client = httpx.Client(
             base_url=self.url, headers=headers, timeout=PATIENCE, limits=limits
         )
@@ -44,7 +47,7 @@ class Remote:
 
     def refuse_missing(self, sums: Iterable[Sequence[str]]) -> None:
         """Refuses a server that lacks the LLM or one of these sums of adapters."""
-        served = {model["id"] for model in self._answer("GET", "/v1/models")["data"]}
+        served = {model["id"] for model in self._answer("GET", "/v1/models", "data")}
         missing = {LLM, *map(name_of_sum, sums)} - served
         if missing:
             raise EngineError(
@@ -56,7 +59,7 @@ class Remote:
     def begin(
         self, model: OmniAVSR, batch: Batch, max_new_tokens: int | None
     ) -> list[Future[Generated]]:
-        """The transcripts of a batch, as they come; the model makes what they begin after."""
+        """The transcripts of a batch, as they come; the model embeds their prefixes."""
         prefixes, limits = model.prefixes(batch, max_new_tokens)
         names = adapter_names(model.config.adapters, batch.route)
         found = []
@@ -78,13 +81,17 @@ class Remote:
             "stop_token_ids": [self.eos],
             "ignore_eos": True,  # the one of the LLM may be another
         }
-        (choice,) = self._answer("POST", "/v1/completions", json=asked)["choices"]
-        ids = torch.tensor(choice["token_ids"])
-        sums = torch.tensor(choice["logprobs"]["token_logprobs"]).cumsum(0)
-        is_cut = torch.tensor([self.eos not in choice["token_ids"]])
-        return Generated(ids[None], sums[-1:] / len(ids), is_cut, sums[None])
+        (choice,) = self._answer("POST", "/v1/completions", "choices", json=asked)
+        try:
+            ids = torch.tensor(choice["token_ids"])
+            sums = torch.tensor(choice["logprobs"]["token_logprobs"]).cumsum(0)
+        except (KeyError, TypeError):
+            raise EngineError(f"the engine at {self.url} is too old: it names no tokens") from None
+        is_cut = ~(ids == self.eos).any()
+        return Generated(ids[None], sums[-1:] / len(ids), is_cut[None], sums[None])
 
-    def _answer(self, method: str, path: str, **content: Any) -> Any:
+    def _answer(self, method: str, path: str, field: str, **content: Any) -> Any:
+        """A field of the server's answer."""
         try:
             answer = self.client.request(method, path, **content)
         except httpx.HTTPError as error:
@@ -92,7 +99,10 @@ class Remote:
             raise EngineError(f"the engine at {self.url} does not answer: {reason}") from None
         if not answer.is_success:
             raise EngineError(f"the engine at {self.url} refuses: {_one_line(answer.text)}")
-        return answer.json()
+        try:
+            return answer.json()[field]
+        except (ValueError, KeyError, TypeError):
+            raise EngineError(f"{self.url} is no engine: {_one_line(answer.text)}") from None
 
 
 def _one_line(text: str) -> str:

@@ -460,7 +460,7 @@ class OmniAVSR(PreTrainedModel):
     def prefixes(
         self, batch: Batch, max_new_tokens: int | Sequence[int] | None = None
     ) -> tuple[Tensor, list[int]]:
-        """What transcripts begin after (B, L, D), padded on the left, and the most tokens of each.
+        """The embedded prefixes (B, L, D), padded on the left, and the most tokens after each.
 
         The adapters of the batch's route stay active.
         """

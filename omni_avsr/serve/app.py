@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from sse_starlette.sse import EventSourceResponse
 from starlette.background import BackgroundTask
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from omni_avsr.data.workers import usable_cores
@@ -26,8 +27,9 @@ from omni_avsr.decode.subtitles import cues, written
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import SUBTITLES, Segment, Transcript, as_verbose
 from omni_avsr.errors import InputError
-from omni_avsr.serve.asked import Asked, Refused
+from omni_avsr.serve.asked import Asked, Refused, described
 from omni_avsr.serve.engine import Engine
+from omni_avsr.serve.failures import told_of
 from omni_avsr.serve.limits import MEGABYTE, BodyLimit
 from omni_avsr.serve.metrics import Metrics
 from omni_avsr.serve.noises import NOISES, as_wav
@@ -38,9 +40,10 @@ from omni_avsr.tasks import VERSION, Row
 
 FOLDER = Path(__file__).parent
 CLIPS = sorted(file.name for file in (FOLDER / "clips").iterdir())
+LATE = "the request took longer than the server allows"
 RETRY_AFTER = "5"  # seconds
 WATCHED_EVERY = 0.5  # seconds between looking whether a client has gone
-UNKNOWN_KEY, GONE, BAD_GATEWAY, BUSY, TOO_LATE = 401, 499, 502, 503, 504
+UNKNOWN_KEY, NOT_FOUND, GONE, BAD_GATEWAY, BUSY, TOO_LATE = 401, 404, 499, 502, 503, 504
 WITHOUT_KEY = 1008  # the code of a WebSocket that is closed
 
 T = TypeVar("T")
@@ -102,7 +105,7 @@ def create_app(settings: ServeSettings, transcriber: Transcriber, name: str) -> 
             return _error(UNKNOWN_KEY, "the API key is missing or wrong", code="invalid_api_key")
         return await go_on(request)
 
-    @app.post("/v1/audio/transcriptions")
+    @app.post("/v1/audio/transcriptions", openapi_extra=described())
     async def transcriptions(request: Request) -> Response:
         """What is said in an upload, as OpenAI's API has it."""
         return await _transcriptions(server, request)
@@ -114,7 +117,7 @@ def create_app(settings: ServeSettings, transcriber: Transcriber, name: str) -> 
             await socket.close(WITHOUT_KEY)
             return
         with server.place():
-            await converse(socket, server.listener(), server.engine)
+            await converse(socket, server.listener(), server.engine, server.name)
 
     return app
 
@@ -142,6 +145,14 @@ def _add_facts(app: FastAPI, server: Server) -> None:
         facts = {"object": "model", "created": server.started, "owned_by": "omni-avsr", **ours}
         return {"object": "list", "data": [{"id": server.name, **facts}]}
 
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Row:
+        """The model, by its name."""
+        (only,) = (await models())["data"]
+        if name != only["id"]:
+            raise HTTPException(NOT_FOUND, f"there is no model {name!r}")
+        return only
+
 
 def _add_page(app: FastAPI) -> None:
     """Adds the page for people, with its clips."""
@@ -157,7 +168,7 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/page/noises/{kind}", include_in_schema=False)
     async def noise(kind: str) -> Response:
         if kind not in NOISES:
-            return _error(404, "there is no such noise")
+            raise HTTPException(NOT_FOUND, f"there is no noise {kind!r}")
         return Response(await asyncio.to_thread(as_wav, kind), media_type="audio/wav")
 
     @app.get("/page/clips", include_in_schema=False)
@@ -167,7 +178,7 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/page/clips/{name}", include_in_schema=False)
     async def clip(name: str) -> Response:
         if name not in CLIPS:
-            return _error(404, "there is no such clip")
+            raise HTTPException(NOT_FOUND, f"there is no clip {name!r}")
         return FileResponse(FOLDER / "clips" / name)
 
 
@@ -227,12 +238,14 @@ async def _events(
                 transcript.segments.append(segment)
                 if segment.text:
                     yield _event("transcript.text.delta", delta=space + segment.text)
+                if time.monotonic() - started > server.settings.timeout:
+                    raise InputError(LATE)
     except InputError as error:
         problem = error
     if not transcript.segments:
         problem = problem or work.problem
     if problem:
-        yield _event("error", error={"message": str(problem)})
+        yield _event("error", error={"message": told_of(problem)})
         return
     server.metrics.note(transcript, time.monotonic() - started)
     yield _event("transcript.text.done", text=transcript.text)
@@ -276,8 +289,9 @@ def _verbose(transcript: Transcript, work: Work) -> Row:
     """A transcript as verbose JSON, with what is asked for."""
     seconds = max((segment.end for segment in transcript.segments), default=0.0)
     whole = as_verbose(transcript, seconds)
-    for segment, seen in zip(whole["segments"], work.seen, strict=False):
-        segment["mouths"] = seen
+    if work.asked.mouths:
+        for segment, seen in zip(whole["segments"], work.seen, strict=True):
+            segment["mouths"] = seen
     if "word" not in work.asked.granularities:
         del whole["words"]
     if "segment" not in work.asked.granularities:
@@ -329,9 +343,13 @@ def _add_errors(app: FastAPI) -> None:
         field = error.field if isinstance(error, Refused) else None
         return _error(400, str(error), field)
 
+    @app.exception_handler(HTTPException)
+    async def elsewhere(_: Request, error: HTTPException) -> Response:
+        return _error(error.status_code, error.detail)
+
     @app.exception_handler(EngineError)
     async def broken(_: Request, error: EngineError) -> Response:
-        return _error(BAD_GATEWAY, str(error))
+        return _error(BAD_GATEWAY, told_of(error))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
@@ -344,7 +362,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(TimeoutError)
     async def late(_: Request, __: TimeoutError) -> Response:
-        return _error(TOO_LATE, "the request took longer than the server allows")
+        return _error(TOO_LATE, LATE)
 
 
 def _error(

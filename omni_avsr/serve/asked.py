@@ -12,6 +12,7 @@ from omni_avsr.serve.noises import NOISES
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.settings.base import DECIBELS
 from omni_avsr.settings.serve import ServeSettings
+from omni_avsr.tasks import Row
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 GRANULARITIES = ("word", "segment")
@@ -74,11 +75,41 @@ class Asked:
             settings=_settings(given, server),
         )
         _refuse_others(given, model)
-        if asked.logprobs and asked.format != "json":
-            raise Refused("logprobs are sent as json only", "include")
-        if asked.mouths and asked.format != "verbose_json":
-            raise Refused("mouths are sent as verbose_json only", "mouths")
+        asked._refuse_contradictions(fields)
         return asked
+
+    def _refuse_contradictions(self, fields: Mapping[str, Sequence[str]]) -> None:
+        """Refuses what the format or another field leaves no place for."""
+        is_verbose = self.format == "verbose_json"
+        if self.logprobs and self.format != "json":
+            raise Refused("logprobs are sent as json only", "include")
+        if self.mouths and not (is_verbose and "segment" in self.granularities):
+            raise Refused("mouths are sent in the segments of verbose_json only", "mouths")
+        if "timestamp_granularities[]" in fields and not is_verbose:
+            raise Refused("times are sent as verbose_json only", "timestamp_granularities")
+        if self.stream and (self.format != "json" or self.logprobs):
+            raise Refused("a stream is of text: leave response_format and include[] out", "stream")
+        if "noise" in fields and self.snr is None:
+            raise Refused("noise needs its snr", "noise")
+
+
+def described() -> Row:
+    """The fields of a form, for OpenAPI's documentation."""
+    numbers = {int: "integer", float: "number", str: "string"}
+    fields: Row = {name: {"type": numbers[kind]} for name, kind in OPTIONS.items()}
+    fields |= {
+        "file": {"type": "string", "format": "binary"},
+        "model": {"type": "string"},
+        "response_format": {"enum": list(FORMATS), "default": "json"},
+        "timestamp_granularities[]": {"type": "array", "items": {"enum": list(GRANULARITIES)}},
+        "stream": {"type": "boolean", "default": False},
+        "include[]": {"type": "array", "items": {"enum": ["logprobs"]}},
+        "mouths": {"type": "boolean", "default": False},
+        "noise": {"enum": list(NOISES)},
+        "snr": {"type": "number"},
+    }
+    schema = {"type": "object", "required": ["file"], "properties": fields}
+    return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}}}
 
 
 def _settings(given: dict[str, list[str]], server: ServeSettings) -> TranscribeSettings:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from omni_avsr.decode.decode import Decoded, RemoteStream, Stream
-from omni_avsr.decode.remote import AT_A_TIME
+from omni_avsr.decode.remote import AT_A_TIME, EngineError
 from omni_avsr.decode.transcribe import Transcriber
 from omni_avsr.decode.transcripts import Segment
 from omni_avsr.decode.windows import Window
@@ -60,7 +60,12 @@ class Engine:
         return job.future
 
     def call(self, work: Callable[[], Any]) -> Future:
-        """What some work with the model returns, which is done between two steps."""
+        """What some work with the model returns, which is done between two steps.
+
+        With an engine elsewhere it is done at once, as it waits for that and not for the model.
+        """
+        if self.transcriber.decoder.remote is not None:
+            return self.transcriber.decoder.remote.pool.submit(work)
         future: Future = Future()
         with self.changed:
             self.calls.append((work, future))
@@ -167,9 +172,12 @@ class _Lane:
             job.future.set_result(segment)
 
     def guarded(self, work: Callable[[], None]) -> None:
-        """Does some work; if it fails, all windows of this lane have failed."""
+        """Does some work; if it fails, all windows of its lane have, or the one it names."""
         try:
             work()
+        except EngineError as error:
+            if error.clip is not None:
+                self.jobs.pop(error.clip).future.set_exception(error)
         except Exception as error:
             for job in self.jobs.values():
                 job.future.set_exception(error)

@@ -48,8 +48,10 @@ class Reader:
             yield window
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
-        self.windows.close()
+        """Ends the process, whatever it does.
+
+        The pipe is left to whoever still reads it: its descriptor may soon be another file's.
+        """
         self.process.kill()
         self.process.join()
 

@@ -9,65 +9,70 @@ in base64 (16-bit samples at 16 kHz), and `input_audio_buffer.commit` at the end
 
 import asyncio
 import base64
-import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from fastapi import WebSocket, WebSocketDisconnect
 
 from omni_avsr.decode.live import Caption, Live, Picture
+from omni_avsr.decode.remote import EngineError
 from omni_avsr.errors import InputError
 from omni_avsr.serve.engine import Engine
+from omni_avsr.serve.failures import told_of
 from omni_avsr.tasks import MOUTH_SIZE, Row, Task
 
-LARGEST_MESSAGE = 4 << 20  # characters of base64
+LARGEST_MESSAGE = 1 << 20  # characters of base64
 LARGEST_SIDE = 1920  # pixels of a picture
-MOST_WAITING = 500  # events, ten seconds of sound and pictures
+MOST_WAITING = 200  # events, four seconds of sound and pictures
+MOST_TAKEN = 50  # of them at a time
+REFUSED, FAILED = 1003, 1011  # codes of a WebSocket that is closed
 
 Events: TypeAlias = "asyncio.Queue[Row | Exception]"
 
 
-async def converse(socket: WebSocket, live: Live, engine: Engine) -> None:
+async def converse(socket: WebSocket, live: Live, engine: Engine, model: str) -> None:
     """Takes the sound and pictures of a client, and sends captions, until it commits or goes."""
     await socket.accept()
     await socket.send_json({"type": "session.created", "tasks": list(live.tasks)})
     events: Events = asyncio.Queue(MOST_WAITING)
     receiving = asyncio.create_task(_receive(socket, events))
-    session = _Session(socket, live, engine)
+    session = _Session(socket, live, engine, model)
     try:
         while not session.has_ended:
             await session.take(await _waiting(events))
         await socket.close()
-    except InputError as error:
-        await socket.send_json({"type": "error", "error": {"message": str(error)}})
-        await socket.close(1003)
     except WebSocketDisconnect:
         pass
+    except InputError as error:
+        with suppress(WebSocketDisconnect):
+            await socket.send_json({"type": "error", "error": {"message": told_of(error)}})
+            await socket.close(FAILED if isinstance(error, EngineError) else REFUSED)
     finally:
         receiving.cancel()
 
 
 async def _receive(socket: WebSocket, events: Events) -> None:
-    """Puts what a client sends into a queue, even while a model is at work; at last, what ends it.
+    """Puts what a client sends into a queue, even while a model is at work.
 
-    A client who does not hear back for long is gone.
+    The last entry is what ends the session.
     """
     try:
         while True:
-            await events.put(_event(await socket.receive_text()))
-    except (InputError, WebSocketDisconnect) as error:
+            await events.put(_event(await socket.receive()))
+    except Exception as error:  # or the session would wait for ever
         await events.put(error)
 
 
 async def _waiting(events: Events) -> list[Row | Exception]:
-    """All events that have come; waits for one."""
+    """The events that have come, a second of them at most; waits for one."""
     taken = [await events.get()]
-    while not events.empty():
+    while not events.empty() and len(taken) < MOST_TAKEN:
         taken.append(events.get_nowait())
     return taken
 
@@ -79,9 +84,11 @@ class _Session:
     socket: WebSocket
     live: Live
     engine: Engine
+    model: str  # its name
     said: list[str] = field(default_factory=list)  # words that have settled
     sounds: list[np.ndarray] = field(default_factory=list)  # that came since the last captions
     pictures: list[Picture] = field(default_factory=list)
+    has_begun: bool = False  # whether sound or pictures have come
     has_ended: bool = False
 
     async def take(self, events: Sequence[Row | Exception]) -> None:
@@ -91,16 +98,23 @@ class _Session:
                 raise event
             kind = event.get("type")
             if kind == "session.update":
-                await self._feed()
-                self.live = _chosen(self.live, event)
+                self._update(event)
             elif kind == "input_audio_buffer.commit":
                 await self._end()
                 return
             else:
+                self.has_begun = True
                 sound, pictures = await asyncio.to_thread(_given, event)
                 self.sounds += sound
                 self.pictures += pictures
         await self._feed()
+
+    def _update(self, event: Row) -> None:
+        if self.has_begun:
+            raise InputError("session.update comes before the first sound or picture")
+        if event.get("model", self.model) != self.model:
+            raise InputError(f"the model is {self.model!r}")
+        self.live = _chosen(self.live, event)
 
     async def _feed(self) -> None:
         sound = np.concatenate(self.sounds) if self.sounds else None
@@ -124,12 +138,18 @@ class _Session:
             await self.socket.send_json({**event, **asdict(caption)})
 
 
-def _event(message: str) -> Row:
+def _event(received: MutableMapping[str, Any]) -> Row:
+    """The event in a message; raises WebSocketDisconnect if the client has gone."""
+    if received["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(received["code"])
+    message = received.get("text")
+    if message is None:
+        raise InputError("the message is binary: send JSON, with sound and pictures in base64")
     if len(message) > LARGEST_MESSAGE:
         raise InputError("the message is too large: send shorter pieces")
     try:
         event = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError("the message is no JSON") from None
     if not isinstance(event, dict):
         raise InputError("the message is no JSON object")
@@ -138,9 +158,12 @@ def _event(message: str) -> Row:
 
 def _chosen(live: Live, event: Row) -> Live:
     """A listener for the task that the client chooses."""
+    unknown = event.keys() - {"type", "model", "task"}
+    if unknown:
+        raise InputError(f"session.update has no {', '.join(sorted(unknown))}")
     task = event.get("task")
-    if task is None:
-        return live
+    if task in (None, "auto"):
+        return live.again()
     if task not in live.transcriber.tasks:
         known = ", ".join(live.transcriber.tasks)
         raise InputError(f"task {task!r} is not one of {known}")
@@ -163,7 +186,7 @@ def _given(event: Row) -> tuple[list[np.ndarray], list[Picture]]:
 def _decoded(event: Row, name: str) -> bytes:
     try:
         return base64.b64decode(event[name], validate=True)
-    except (KeyError, TypeError, binascii.Error):
+    except (KeyError, TypeError, ValueError):
         raise InputError(f"{event['type']} needs {name!r} in base64") from None
 
 

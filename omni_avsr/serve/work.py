@@ -19,6 +19,7 @@ from omni_avsr.serve.reader import Reader
 from omni_avsr.settings import TranscribeSettings
 from omni_avsr.tasks import Route, Row, Task
 
+SHOWN = 300  # seconds of an upload whose mouths are sent, at most
 AHEAD = 2  # windows of an upload that are decoded at a time
 
 
@@ -30,7 +31,7 @@ class Work:
     file: Path
     asked: Asked
     longest: float  # seconds
-    reading: asyncio.Semaphore  # of all uploads; those that wait for the model are not read
+    reading: asyncio.Semaphore  # of all uploads, which wait for each other until a first window
     seen: list[Row | None] = field(default_factory=list)  # of each segment, if it is asked for
     problem: InputError | None = None  # what could not be read
     climbs: dict[Task, Climb | None] = field(default_factory=dict)
@@ -82,7 +83,8 @@ class Work:
                 window = await asyncio.to_thread(self._next, windows)
             while pending or window is not None:
                 while window is not None and len(pending) < AHEAD:
-                    pending.append(asyncio.create_task(self._segment(self._prepared(window))))
+                    window = await asyncio.to_thread(self._prepared, window)
+                    pending.append(asyncio.create_task(self._segment(window)))
                     window = await asyncio.to_thread(self._next, windows)
                 yield await pending.popleft()
         finally:
@@ -101,7 +103,7 @@ class Work:
     def _prepared(self, window: Window) -> Window:
         """A window with the noise that is asked for; what is seen in it is noted."""
         if self.asked.mouths:
-            self.seen.append(seen_in(window))
+            self.seen.append(seen_in(window) if window.end < SHOWN else None)
         if self.asked.snr is None:
             return window
         return in_noise(window, self.asked.noise, self.asked.snr)

@@ -15,7 +15,7 @@ class ServeSettings(CheckpointOptions, DetectorOptions):
     api_key: str | None = option(None, "What clients have to send as their key.")
     workers: int | None = option(
         None,
-        "Uploads that are read at a time, in a process each.  [default: the cores but one]",
+        "Uploads that are begun to be read at a time.  [default: all cores but one]",
         bounds=COUNT,
     )
     max_requests: int = option(

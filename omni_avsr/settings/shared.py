@@ -116,7 +116,8 @@ class CheckpointOptions(PrecisionOptions):
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     engine_url: str | None = option(
-        None, "The vLLM server that runs the LLM, as `omni-avsr export vllm` prepares it."
+        None,
+        "Address of the vLLM server that runs the LLM, greedily; see `omni-avsr export vllm`.",
     )
 
     @property
@@ -132,7 +133,7 @@ class CheckpointOptions(PrecisionOptions):
             if kind.strip() not in TOWERS or not place.strip():
                 yield f"tower {given!r} is not KIND=FOLDER, where KIND is {', '.join(TOWERS)}"
         if self.engine_url and self.beams > 1:
-            yield f"an engine decodes greedily, beams {self.beams} are not possible: leave them out"
+            yield f"an engine decodes greedily: leave out beams {self.beams} (--beams)"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_an_engine_that_is_not_there_is_named(exported):
 
 
 def test_an_engine_has_no_beams():
-    with pytest.raises(InputError, match="an engine decodes greedily, beams 5 are not possible"):
+    with pytest.raises(InputError, match="an engine decodes greedily: leave out beams 5"):
         CheckpointOptions(engine_url="http://127.0.0.1:9", beams=5)
 
 
@@ -142,3 +142,8 @@ def test_the_compose_file_starts_the_engine_as_the_command_says():
     expected = shlex.split(" ".join(exported.command).replace("=", " "))[2:]
     given = " ".join(services["engine"]["command"]).replace("=", " ").split()
     assert sorted(given) == sorted(expected)
+
+
+def test_what_was_exported_is_not_exported_again(exported, tmp_path):
+    with pytest.raises(InputError, match="was exported before"):
+        export_vllm(exported / "vllm/front", tmp_path / "again")

@@ -60,7 +60,7 @@ def test_an_engine_that_fails_is_no_fault_of_the_client(server, monkeypatch):
     monkeypatch.setattr(reference, "complete", lambda asked: 1 / 0)
     answer = ask(address)
     assert answer.status_code == 502
-    assert "the engine at" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["message"] == "the engine of the language model failed"
     events = ask(address, stream="true").text
     assert '"type": "error"' in events
     monkeypatch.undo()

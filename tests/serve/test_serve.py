@@ -92,7 +92,9 @@ def test_openais_client_sends_a_video_and_reads_words(client, clips):
     words = [(word.word, word.start, word.end) for word in found.words]
     assert words == [(word.word, word.start, word.end) for word in expected.words]
     assert found.segments[0].task == "avsr"
-    assert client.models.list().data[0].id == "tiny"
+    assert client.models.list().data[0].id == client.models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError, match="there is no model 'large'"):
+        client.models.retrieve("large")
 
 
 def test_openais_client_reads_a_stream(client, clips):
@@ -182,7 +184,10 @@ def test_noise_is_mixed_in_and_can_be_heard(http, clips):
         ({"include[]": "logprobs", "response_format": "text"}, "include", "as json only"),
         ({"audio_rate": "fast"}, "audio_rate", "is not a number"),
         ({"beams": "1000"}, "beams", "more than 32"),
-        ({"mouths": "true"}, "mouths", "as verbose_json only"),
+        ({"mouths": "true"}, "mouths", "of verbose_json only"),
+        ({"noise": "babble"}, "noise", "needs its snr"),
+        ({"timestamp_granularities[]": "word"}, "timestamp_granularities", "verbose_json only"),
+        ({"stream": "true", "response_format": "srt"}, "stream", "a stream is of text"),
         ({"noise": "music"}, "noise", "none of white, babble"),
         ({"audio_rate": "3"}, None, "audio rate 3 was not trained"),
         ({"budget": "12"}, None, "a budget is for auto"),
@@ -266,6 +271,17 @@ def spoken(file):
     return sound, list(streams.read_video(file))
 
 
+def test_a_task_is_chosen_before_anything_is_said(transcriber):
+    client = TestClient(create_app(ServeSettings(max_requests=1), transcriber, "tiny"))
+    for _ in range(2):  # the first session leaves its place to the second
+        with client.websocket_connect("/v1/realtime") as socket:
+            socket.receive_json()
+            socket.send_json({"type": "session.update", "task": "asr"})
+            socket.send_json({"type": "input_audio_buffer.append", "audio": "AAAA"})
+            socket.send_json({"type": "session.update", "task": "vsr"})
+            assert "before the first sound" in socket.receive_json()["error"]["message"]
+
+
 def events_of(sound, mouths):
     """What a client sends, a frame at a time."""
     for number, mouth in enumerate(mouths):
@@ -325,6 +341,11 @@ def test_a_websocket_hears_sees_and_captions(address, clips):
     ("event", "message"),
     [
         ("nonsense", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        (b"hello", "the message is binary"),
+        ('{"type": "input_audio_buffer.append", "audio": "\u00e4"}', "needs 'audio' in base64"),
+        ('{"type": "session.update", "model": "another"}', "the model is 'tiny'"),
+        ('{"type": "session.update", "language": "en"}', "has no language"),
         ("[]", "no JSON object"),
         ('{"type": "dance"}', "there is no event 'dance'"),
         ('{"type": "input_audio_buffer.append"}', "needs 'audio' in base64"),
@@ -337,7 +358,7 @@ def test_what_a_websocket_cannot_take_is_said(transcriber, event, message):
     client = TestClient(create_app(ServeSettings(), transcriber, "tiny"))
     with client.websocket_connect("/v1/realtime") as socket:
         socket.receive_json()
-        socket.send_text(event)
+        (socket.send_bytes if isinstance(event, bytes) else socket.send_text)(event)
         assert message in socket.receive_json()["error"]["message"]
 
 
