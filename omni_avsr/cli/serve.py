@@ -1,6 +1,7 @@
 """What `omni-avsr serve` does: loads a model, and listens."""
 
 import os
+import socket
 
 from omni_avsr.choice import chosen_model
 from omni_avsr.cli.terminal import name_model, note, say
@@ -42,11 +43,17 @@ def run(settings: ServeSettings) -> None:
     shared = {*CheckpointOptions.__dataclass_fields__, *DetectorOptions.__dataclass_fields__}
     given = {name: getattr(settings, name) for name in shared - {"checkpoint"}}
     app = create_app(settings, Transcriber(model, **given), model)
-    say(f"http://{settings.host}:{settings.port} listens; Ctrl-C ends it")
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        timeout_graceful_shutdown=PATIENCE,
-    )
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=PATIENCE)
+    with _listening(settings.host, settings.port) as listener:
+        say(f"http://{settings.host}:{settings.port} listens; Ctrl-C ends it")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{host} port {port} cannot be listened at: {reason}") from None
