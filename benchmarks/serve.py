@@ -48,7 +48,7 @@ def main(
     """Prints the tables."""
     with TemporaryDirectory() as folder, server() as (address, _):
         toys = list(generate_shards("open", "test", clips, seed=0, processes=1))
-        contents = _written(toys, Path(folder))
+        contents = written(toys, Path(folder))
         client = httpx.Client(base_url=address, timeout=600)
         for content in contents[:WARM]:
             _ask(client, content)
@@ -74,7 +74,7 @@ def server(checkpoint: str = "tiny", *own: str) -> Iterator[tuple[str, int]]:
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, env={**os.environ})
     try:
-        while not _answers(address):
+        while not answers(address):
             time.sleep(0.2)
         yield address, process.pid
     finally:
@@ -82,14 +82,16 @@ def server(checkpoint: str = "tiny", *own: str) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a server is there, and well."""
     try:
         return httpx.get(f"{address}/health").is_success
     except httpx.TransportError:
         return False
 
 
-def _written(clips: Sequence[ToyClip], folder: Path) -> list[bytes]:
+def written(clips: Sequence[ToyClip], folder: Path) -> list[bytes]:
+    """The clips as the contents of video files."""
     contents = []
     for clip in clips:
         file = folder / "clip.mp4"

@@ -1,5 +1,6 @@
 """The commands that write a model for other programs."""
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -27,4 +28,5 @@ def vllm(checkpoint: Model, out: Out) -> None:
     say("vLLM runs the LLM, with embeddings from callers that it trusts:")
     typer.echo("  " + " \\\n    ".join(exported.command))
     say("The server, and every command that decodes, with that engine:")
-    typer.echo(f"  omni-avsr serve --checkpoint {out / 'front'} --engine-url http://127.0.0.1:8001")
+    front = quote(str(out / "front"))
+    typer.echo(f"  omni-avsr serve --checkpoint {front} --engine-url http://127.0.0.1:8001")

@@ -51,7 +51,8 @@ def windows_of(file: Path, tasks: Sequence[Task], settings: TranscribeSettings) 
     """
     contents = look(file, tasks, settings)
     problems = list(contents.problems)
-    sounds, mouths, cuts, squares = None, None, frozenset[int](), None
+    sounds, mouths, squares = None, None, None
+    cuts = frozenset[int]()
     if contents.sounds is not None:
         sounds = streams.frames_of_sound(readable(contents.sounds(), problems))
     if contents.mouths is not None:

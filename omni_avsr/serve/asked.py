@@ -80,16 +80,17 @@ class Asked:
 
     def _refuse_contradictions(self, fields: Mapping[str, Sequence[str]]) -> None:
         """Refuses what the format or another field leaves no place for."""
+        names = {name.removesuffix("[]") for name in fields}
         is_verbose = self.format == "verbose_json"
         if self.logprobs and self.format != "json":
             raise Refused("logprobs are sent as json only", "include")
         if self.mouths and not (is_verbose and "segment" in self.granularities):
             raise Refused("mouths are sent in the segments of verbose_json only", "mouths")
-        if "timestamp_granularities[]" in fields and not is_verbose:
+        if "timestamp_granularities" in names and not is_verbose:
             raise Refused("times are sent as verbose_json only", "timestamp_granularities")
         if self.stream and (self.format != "json" or self.logprobs):
             raise Refused("a stream is of text: leave response_format and include[] out", "stream")
-        if "noise" in fields and self.snr is None:
+        if "noise" in names and self.snr is None:
             raise Refused("noise needs its snr", "noise")
 
 

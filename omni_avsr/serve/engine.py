@@ -172,13 +172,14 @@ class _Lane:
             job.future.set_result(segment)
 
     def guarded(self, work: Callable[[], None]) -> None:
-        """Does some work; if it fails, all windows of its lane have, or the one it names."""
+        """Does some work; if it fails, so have all windows, or the one that an engine left out."""
         try:
             work()
-        except EngineError as error:
-            if error.clip is not None:
-                self.jobs.pop(error.clip).future.set_exception(error)
         except Exception as error:
+            clip = error.clip if isinstance(error, EngineError) else None
+            if clip is not None:
+                self.jobs.pop(clip).future.set_exception(error)
+                return
             for job in self.jobs.values():
                 job.future.set_exception(error)
             self.jobs.clear()

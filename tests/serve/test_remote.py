@@ -2,6 +2,8 @@
 
 import base64
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -65,6 +67,21 @@ def test_an_engine_that_fails_is_no_fault_of_the_client(server, monkeypatch):
     assert '"type": "error"' in events
     monkeypatch.undo()
     assert ask(address).json()["text"] == SAID
+
+
+def test_one_window_that_fails_is_nobody_elses_fault(server, monkeypatch):
+    reference, address = server
+    complete, waiting = reference.complete, threading.Barrier(4)
+    first = iter([True])
+
+    def fails_once(asked):
+        waiting.wait(60)  # until all four are there
+        return complete(asked) if next(first, False) is False else 1 / 0
+
+    monkeypatch.setattr(reference, "complete", fails_once)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(address, task="asr"), range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 502]
 
 
 def test_captions_come_from_the_engine(server):

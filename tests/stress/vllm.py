@@ -20,9 +20,8 @@ from typing import Annotated
 import httpx
 import typer
 
-from benchmarks.serve import PATH, server
+from benchmarks.serve import PATH, answers, server, written
 from omni_avsr.convert.vllm import Exported, export_vllm
-from omni_avsr.media import streams
 from omni_avsr.tasks import Task
 from omni_avsr.toy import generate_shards
 
@@ -38,7 +37,8 @@ def main(
 ) -> None:
     """Prints the seconds of both, or fails with the first transcript that differs."""
     with TemporaryDirectory() as folder:
-        asked = list(product(_written(clips, Path(folder)), Task))  # tasks in turn
+        toys = list(generate_shards("open", "test", clips, seed=0, processes=1))
+        asked = list(product(written(toys, Path(folder)), Task))  # tasks in turn
         exported = export_vllm(checkpoint, Path(folder) / "vllm")
         with server(checkpoint) as (address, _):
             ours, our_seconds = _transcribed(address, asked)
@@ -52,15 +52,6 @@ def main(
         f"{len(ours)} transcripts are equal: {our_seconds:.0f} s, with vLLM {their_seconds:.0f} s "
         f"after a start of {start:.0f} s"
     )
-
-
-def _written(clips: int, folder: Path) -> list[bytes]:
-    contents = []
-    for clip in generate_shards("open", "test", clips, seed=0, processes=1):
-        file = folder / "clip.mp4"
-        streams.write_video(file, clip.video, clip.audio)
-        contents.append(file.read_bytes())
-    return contents
 
 
 @contextmanager
@@ -77,7 +68,7 @@ def _vllm(python: Path, exported: Exported) -> Iterator[float]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        while not _is_up():
+        while not answers(ENGINE):
             assert process.poll() is None, "vLLM ended"
             assert time.perf_counter() - started < PATIENCE, "vLLM does not start"
             time.sleep(1)
@@ -85,13 +76,6 @@ def _vllm(python: Path, exported: Exported) -> Iterator[float]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _is_up() -> bool:
-    try:
-        return httpx.get(f"{ENGINE}/health").is_success
-    except httpx.TransportError:
-        return False
 
 
 def _transcribed(address: str, asked: Sequence[tuple[bytes, Task]]) -> tuple[list[str], float]:
